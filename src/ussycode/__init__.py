@@ -1,0 +1,1 @@
+"""ussycode: persistent Linux VMs over SSH and HTTPS, self-hosted."""
