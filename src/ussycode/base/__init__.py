@@ -1,0 +1,1 @@
+"""Words and tools every package may use; knows nothing of the product."""
