@@ -1,0 +1,1 @@
+"""What a machine is: the driver protocol, the plan, images, disks, guest and network."""

@@ -1,0 +1,1 @@
+"""Concrete drivers; chosen only by the composition root."""
