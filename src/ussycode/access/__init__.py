@@ -1,0 +1,1 @@
+"""Who may do what: pure facts in, a decision with its reason out."""

@@ -1,0 +1,23 @@
+"""Everything that can be asked of the platform, as one closed list."""
+from __future__ import annotations
+
+import enum
+
+
+class Action(enum.StrEnum):
+    """`noun.verb`. Commands name the one they need; the edge and SSH routes use the VM ones."""
+
+    NOTHING = "nothing"
+    """Harmless for anyone: help, exit."""
+    ACCOUNT_READ = "account.read"
+    ACCOUNT_CHANGE = "account.change"
+    SESSION_CREATE = "session.create"
+    VM_LIST = "vm.list"
+    VM_CREATE = "vm.create"
+    VM_READ = "vm.read"
+    VM_CHANGE = "vm.change"
+    VM_DELETE = "vm.delete"
+    VM_SHARE = "vm.share"
+    VM_SHELL = "vm.shell"
+    VM_OPEN = "vm.open"
+    """Reach a port of the VM over HTTPS."""

@@ -1,0 +1,68 @@
+"""What a decision is made from. Plain values; who gathers them does not judge."""
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Role(enum.StrEnum):
+    """Trust level of an account, least first."""
+
+    NEWBIE = "newbie"
+    CITIZEN = "citizen"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+class Via(enum.StrEnum):
+    """How the caller proved who they are."""
+
+    NOBODY = "nobody"
+    SSH_KEY = "ssh-key"
+    TOKEN = "token"  # noqa: S105 - a word, not a secret
+    SESSION = "session"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks. `user` is empty for nobody. `commands` limits a token; None means no limit."""
+
+    user: str = ""
+    handle: str = ""
+    role: Role = Role.NEWBIE
+    via: Via = Via.NOBODY
+    key: str = ""
+    """Fingerprint of the SSH key that proved it (`SHA256:…`), also behind a token; empty otherwise."""
+    commands: frozenset[str] | None = None
+    email: str = ""
+    """Verified address, or empty."""
+
+    @property
+    def known(self) -> bool:
+        """Signed in as somebody."""
+        return bool(self.user)
+
+
+NOBODY = Caller()
+
+
+@dataclass(frozen=True)
+class VmFacts:
+    """What the decision needs of a VM."""
+
+    vm: str
+    name: str
+    owner: str
+    public_ports: frozenset[int] = frozenset()
+    primary_port: int = 8000
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One question's facts. `vm` is None when the name means nothing; `port` is None outside HTTPS."""
+
+    caller: Caller
+    vm: VmFacts | None = None
+    port: int | None = None
+    command: str = ""
+    """Full command path (`share show`) plus ` VM` where a token may name one (`ssh demo`)."""

@@ -1,0 +1,1 @@
+"""Messages between processes; both ends import them."""
