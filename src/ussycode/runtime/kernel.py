@@ -50,7 +50,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Kernel:
-    """An unpacked kernel. `modules`: bytes of those `MODULES` that are not built in; `digest` names the package."""
+    """An unpacked kernel. `modules` are those of `MODULES` that are not built in; `digest` is the package's."""
 
     vmlinux: Path
     modules: Mapping[str, bytes]

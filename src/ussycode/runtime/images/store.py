@@ -1,0 +1,120 @@
+"""Where images live: ROOT/NAME/DIGEST/ with disk.raw and image.json, published whole by a rename."""
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ussycode.base.clock import Clock, SystemClock
+from ussycode.runtime.images import disk, recipe
+from ussycode.runtime.images.build import Built, build
+from ussycode.runtime.images.recipe import Recipe
+from ussycode.runtime.kernel import Progress, silent
+from ussycode.runtime.publish import locked, publish, staging, write_atomically
+
+
+@dataclass(frozen=True)
+class Image:
+    """A published image. `disk` is raw and read-only to VMs; `size` in bytes; `created` in Unix seconds."""
+
+    name: str
+    digest: str
+    disk: Path
+    login_user: str
+    init: str
+    size: int
+    created: float
+    packages: int
+    default_port: int
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ImageStore:
+    """The images below `root` (DATA/images); downloaded packages are kept beside it in DATA/cache."""
+
+    root: Path
+    clock: Clock = field(default_factory=SystemClock)
+
+    def list(self) -> list[Image]:
+        """The current image of every name, sorted by name."""
+        return [image for name in self._names() if (image := self.find(name)) is not None]
+
+    def find(self, name: str) -> Image | None:
+        """The image that new VMs of `name` get; None when there is none."""
+        current = self.root / name / "current"
+        if name not in self._names() or not current.exists():
+            return None
+        return self.get(name, current.read_text())
+
+    def get(self, name: str, digest: str) -> Image | None:
+        """One build of `name`, also an older one that VMs still stand on; None when it is gone."""
+        folder = self.root / name / digest
+        if not folder.resolve().is_relative_to(self.root.resolve()) or not (folder / "image.json").exists():
+            return None
+        return _load(folder)
+
+    def build(self, name: str, progress: Progress = silent) -> Image:
+        """Build the recipe `name` and make it current. Blocks; one build at a time on this store.
+
+        Raises `recipe.NO_RECIPE` and the failures of `build.build`. A failed build leaves nothing behind, and
+        the image that was current stays so.
+        """
+        wanted = recipe.load(name)
+        with locked(self.root / "build.lock"), staging(self.root) as work:
+            built = build(wanted, work, self.root.parent / "cache" / "debs", progress)
+            progress("checking the disk", 0.96)
+            image = self._publish(wanted, built)
+        progress(f"image {name} is ready", 1.0)
+        return image
+
+    def remove(self, name: str, digest: str | None = None) -> bool:
+        """Remove every build of `name`, or the one with `digest`; False when there was none.
+
+        The caller knows that no VM stands on it: a disk overlay without its base is lost.
+        """
+        if name not in self._names():
+            return False
+        folder = self.root / name
+        with locked(self.root / "build.lock"):
+            gone = [folder] if digest is None else [folder / image.name for image in _builds(folder, digest)]
+            for path in gone:
+                shutil.rmtree(path)
+        return bool(gone)
+
+    def _names(self) -> frozenset[str]:
+        if not self.root.is_dir():
+            return frozenset()
+        return frozenset(path.name for path in self.root.iterdir() if path.is_dir() and path.name[0] != ".")
+
+    def _publish(self, wanted: Recipe, built: Built) -> Image:
+        digest = disk.digest(built.disk)
+        ready = built.disk.parent / "ready"
+        ready.mkdir()
+        built.disk.rename(ready / "disk.raw")
+        final = self.root / wanted.name / digest
+        image = Image(
+            name=wanted.name, digest=digest, disk=final / "disk.raw", login_user=wanted.login_user,
+            init=wanted.init, size=wanted.disk_gib << 30, created=self.clock.now(), packages=built.packages,
+            default_port=wanted.default_port, labels=wanted.labels,
+        )
+        (ready / "image.json").write_text(_dump(image))
+        publish(ready, final)
+        write_atomically(final.parent / "current", digest)
+        return image
+
+
+def _builds(folder: Path, digest: str) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name == digest and path.is_dir()]
+
+
+def _dump(image: Image) -> str:
+    fields = asdict(image)
+    del fields["disk"]  # where it lies follows from where this file lies
+    return json.dumps(fields, indent=1, sort_keys=True) + "\n"
+
+
+def _load(folder: Path) -> Image:
+    return Image(disk=folder / "disk.raw", **json.loads((folder / "image.json").read_text()))
