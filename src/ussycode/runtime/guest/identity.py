@@ -1,0 +1,50 @@
+"""Who a VM is: everything its agent is told at `configure`."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ussycode.runtime.guest.protocol import Pairs
+
+GATEWAY = "169.254.1.1"
+"""The host side of every VM's tap."""
+SEED_BYTES = 64
+"""Random bytes given at each configure, so that no two clones share a random pool."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A VM's identity. `env` names match [A-Za-z_][A-Za-z0-9_]*; the guest refuses others."""
+
+    hostname: str
+    address: str
+    """IPv4 address, without prefix length; the guest uses /32."""
+    secret: str
+    """64 hex characters; authenticates streams of this boot."""
+    machine_id: str
+    """32 hex characters, used when the image has none."""
+    login_user: str = "root"
+    gateway: str = GATEWAY
+    mac: str = ""
+    """Set when given; a clone of a template needs it, a cold boot has it from QEMU."""
+    dns: tuple[str, ...] = (GATEWAY,)
+    env: tuple[tuple[str, str], ...] = ()
+    authorized_keys: tuple[str, ...] = ()
+    host_keys: tuple[tuple[str, str], ...] = ()
+    """File name under /etc/ssh (`ssh_host_ed25519_key`, `….pub`) and its content."""
+    grow: bool = True
+    """Grow the root file system to the size of its disk."""
+
+    def pairs(self, now: float, seed: bytes) -> Pairs:
+        """The fields of `configure`. `now` is Unix seconds, `seed` fresh random bytes; seed goes first."""
+        sec, usec = divmod(round(now * 1_000_000), 1_000_000)
+        given = [
+            ("seed", seed.hex()), ("time", f"{sec}.{usec:06d}"), ("secret", self.secret),
+            ("hostname", self.hostname), ("address", self.address), ("gateway", self.gateway),
+            ("machine_id", self.machine_id), ("login_user", self.login_user), ("grow", "1" if self.grow else "0"),
+        ]
+        given += [("mac", self.mac)] if self.mac else []
+        given += [("dns", server) for server in self.dns]
+        given += [("env", f"{name}={value}") for name, value in self.env]
+        given += [("authorized_key", key) for key in self.authorized_keys]
+        given += [("host_key", f"{name}\n{content}") for name, content in self.host_keys]
+        return tuple(given)
