@@ -1,0 +1,1 @@
+"""Taps, one nftables table per instance, and what is known of the host's own firewall."""

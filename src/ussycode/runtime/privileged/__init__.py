@@ -1,0 +1,1 @@
+"""The small root helper: a dozen typed verbs on a unix socket, nothing parsed from outside."""

@@ -1,0 +1,107 @@
+"""Control's side of the privileged helper."""
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from ussycode.runtime.privileged.protocol import (
+    HEADER,
+    HELPER_GONE,
+    HELPER_REFUSED,
+    MAX_FRAME,
+    Accel,
+    DiskOwn,
+    Done,
+    Facts,
+    HostFacts,
+    Kill,
+    Look,
+    NetDown,
+    NetUp,
+    Process,
+    Refused,
+    RemoveTraces,
+    Reply,
+    Request,
+    Spawn,
+    Usage,
+    Used,
+    decode_reply,
+    encode,
+)
+
+TIMEOUT = 30.0
+"""Seconds one verb may take, its wait behind others included."""
+R = TypeVar("R", bound=Reply)
+
+
+class HelperClient:
+    """Asks the helper at `path`. Raises HELPER_GONE when it cannot be asked, HELPER_REFUSED when it said no."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def net_up(self) -> None:
+        """Load the instance's rules and let the host forward."""
+        await self._ask(NetUp(), Done)
+
+    async def net_down(self) -> None:
+        """Leave nothing of the network behind."""
+        await self._ask(NetDown(), Done)
+
+    async def disk_own(self, vm: str, number: int) -> None:
+        """Give the disk to the VM's uid."""
+        await self._ask(DiskOwn(vm, number), Done)
+
+    async def spawn(self, vm: str, number: int, vcpus: int, memory_mib: int, init: str, accel: Accel) -> Process:
+        """Start QEMU, or find it running. `memory_mib` is the guest's RAM."""
+        return await self._ask(Spawn(vm, number, vcpus, memory_mib, init, accel), Process)
+
+    async def kill(self, vm: str, number: int) -> None:
+        """End QEMU at once."""
+        await self._ask(Kill(vm, number), Done)
+
+    async def look(self, vm: str, number: int) -> Process:
+        """The VM's process, or how it ended."""
+        return await self._ask(Look(vm, number), Process)
+
+    async def remove_traces(self, vm: str, number: int) -> None:
+        """Remove root's traces of an ended VM."""
+        await self._ask(RemoveTraces(vm, number), Done)
+
+    async def usage(self, vm: str, number: int) -> Used:
+        """Memory, CPU time and threads of the VM's process."""
+        return await self._ask(Usage(vm, number), Used)
+
+    async def facts(self) -> HostFacts:
+        """What the host offers and what stands in the way."""
+        return await self._ask(Facts(), HostFacts)
+
+    async def _ask(self, request: Request, expected: type[R]) -> R:
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                reply = await self._exchange(encode(request))
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, msgspec.DecodeError) as error:
+            raise HELPER_GONE().because(error) from error
+        if isinstance(reply, Refused):
+            raise HELPER_REFUSED(why=reply.why)
+        if not isinstance(reply, expected):
+            raise HELPER_GONE().because(f"answered {type(reply).__name__}")
+        return reply
+
+    async def _exchange(self, body: bytes) -> Reply:
+        reader, writer = await asyncio.open_unix_connection(self._path, limit=MAX_FRAME)
+        try:
+            writer.write(len(body).to_bytes(HEADER, "big") + body)
+            size = int.from_bytes(await reader.readexactly(HEADER), "big")
+            return _decoded(await reader.readexactly(min(size, MAX_FRAME)))
+        finally:
+            writer.close()
+
+
+def _decoded(body: bytes) -> Reply:
+    reply: Reply = decode_reply(body)
+    return reply

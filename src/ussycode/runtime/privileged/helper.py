@@ -1,0 +1,214 @@
+"""The verbs of the privileged helper, each checked against what the helper itself knows."""
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ussycode.runtime.instance import Instance
+from ussycode.runtime.kernel import BootFiles
+from ussycode.runtime.net import blockers, forwarding, rules, taps
+from ussycode.runtime.privileged import processes, vm_files
+from ussycode.runtime.privileged.birth import Life, give_birth
+from ussycode.runtime.privileged.cgroups import Cgroups, Limits
+from ussycode.runtime.privileged.command_line import Descriptors, Machine, command_line
+from ussycode.runtime.privileged.processes import Record
+from ussycode.runtime.privileged.protocol import (
+    Accel,
+    DiskOwn,
+    Done,
+    Facts,
+    HostFacts,
+    Kill,
+    Look,
+    NetDown,
+    NetUp,
+    Process,
+    Refused,
+    RemoveTraces,
+    Reply,
+    Request,
+    Spawn,
+    Usage,
+    Used,
+)
+
+OVERHEAD_MIB = 256
+"""What QEMU may use beyond the guest's own memory: translation cache, device buffers, page cache of the disk."""
+THREADS = 128
+"""Threads of one QEMU beyond its virtual CPUs: its disk worker pool alone may grow to 64."""
+_KVM = Path("/dev/kvm")
+
+
+@dataclass
+class Helper:
+    """Root's side of one instance. One request at a time; remembers nothing that is not also on disk."""
+
+    instance: Instance
+    boot: BootFiles
+    tsc_khz: int
+    cgroups: Cgroups
+    children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def do(self, request: Request) -> Reply:
+        """Carry out one request. What the host refuses comes back as a sentence, never as an exception."""
+        self.reap()
+        try:
+            return self._do(request)
+        except subprocess.CalledProcessError as error:
+            return Refused(f"{error.cmd[0]}: {_last_line(error.stderr)}")
+        except (OSError, subprocess.SubprocessError) as error:
+            return Refused(str(error))
+
+    def reap(self) -> None:
+        """Write down how children ended, so that no zombie stays and the reason is not lost."""
+        for vm, child in list(self.children.items()):
+            if child.poll() is None:
+                continue
+            del self.children[vm]
+            run = self.instance.vm_run(vm)
+            record = processes.read(run)
+            if record is not None and record.pid == child.pid:
+                processes.write(run, Record(record.pid, record.started, record.number, record.uid, child.returncode))
+
+    def _do(self, request: Request) -> Reply:
+        match request:
+            case NetUp():
+                return self._net_up()
+            case NetDown():
+                return self._net_down()
+            case DiskOwn(vm, number):
+                vm_files.own_disk(self.instance, vm, number)
+                return Done()
+            case Spawn():
+                return self._spawn(request)
+            case Kill(vm, number):
+                return self._kill(vm, number)
+            case Look(vm, number):
+                return self._look(vm, number)
+            case RemoveTraces(vm, number):
+                return self._remove(vm, number)
+            case Usage(_, number):
+                return Used(*self.cgroups.used(number))
+            case Facts():
+                return self._facts()
+
+    def _net_up(self) -> Reply:
+        forwarding.switch_on(self.instance.run)
+        taps.load_rules(rules.table(self.instance, tuple(record.number for _, record in self._living())))
+        return Done()
+
+    def _net_down(self) -> Reply:
+        taps.load_rules(rules.remove(self.instance))
+        for name in taps.leftover(self.instance):
+            taps.remove(name)
+        forwarding.switch_back(self.instance.run, still_needed=bool(taps.tables()))
+        self.cgroups.clear()
+        return Done()
+
+    def _spawn(self, wanted: Spawn) -> Reply:
+        running = self._record(wanted.vm, wanted.number)
+        if running is not None and processes.alive(running):
+            return _process(running)
+        for vm, record in self._living():
+            if record.number == wanted.number:
+                return Refused(f"number {wanted.number} is in use by {vm}")
+        vm_files.require_disk(self.instance, wanted.vm, wanted.number)
+        run = vm_files.make_run(self.instance, wanted.vm)
+        child = self._start(wanted)
+        self.children[wanted.vm] = child
+        uid = self.instance.uid(wanted.number)
+        record = Record(child.pid, processes.start_time(child.pid) or 0, wanted.number, uid)
+        processes.write(run, record)
+        return _process(record)
+
+    def _start(self, wanted: Spawn) -> subprocess.Popen[bytes]:
+        with ExitStack() as held:
+            qmp = held.enter_context(vm_files.listen(self.instance, wanted.vm, vm_files.QMP_SOCKET))
+            agent = held.enter_context(vm_files.listen(self.instance, wanted.vm, vm_files.AGENT_SOCKET))
+            console = vm_files.open_console(self.instance, wanted.vm)
+            held.callback(os.close, console)
+            tap = taps.open_tap(self.instance, wanted.number)
+            held.callback(os.close, tap)
+            taps.load_rules(rules.admit(self.instance, wanted.number))
+            fds = Descriptors(tap, qmp.fileno(), agent.fileno(), console)
+            life = self._life(wanted)
+            for join in life.cgroups:
+                held.callback(os.close, join)
+            return give_birth(command_line(self._machine(wanted), fds), fds.all, console, life)
+
+    def _life(self, wanted: Spawn) -> Life:
+        threads = THREADS + wanted.vcpus
+        memory = (wanted.memory_mib + OVERHEAD_MIB) << 20
+        joins = self.cgroups.enter(wanted.number, Limits(memory, threads, 100 * wanted.vcpus))
+        groups = kvm_groups() if wanted.accel is Accel.KVM else ()
+        return Life(self.instance.uid(wanted.number), groups, threads, tuple(joins))
+
+    def _machine(self, wanted: Spawn) -> Machine:
+        return Machine(
+            name=wanted.vm, kernel=self.boot.kernel, initrd=self.boot.initrd,
+            disk=self.instance.vm_data(wanted.vm) / vm_files.DISK, mac=self.instance.mac(wanted.number),
+            vcpus=wanted.vcpus, memory_mib=wanted.memory_mib, init=wanted.init, accel=wanted.accel,
+            tsc_khz=self.tsc_khz,
+        )
+
+    def _kill(self, vm: str, number: int) -> Reply:
+        record = self._record(vm, number)
+        if record is not None:
+            processes.kill(record)
+        return Done()
+
+    def _look(self, vm: str, number: int) -> Reply:
+        record = self._record(vm, number)
+        return Process() if record is None else _process(record)
+
+    def _remove(self, vm: str, number: int) -> Reply:
+        record = self._record(vm, number)
+        if record is not None and processes.alive(record):
+            return Refused(f"{vm} still runs")
+        if self.instance.table in taps.tables():
+            taps.load_rules(rules.expel(self.instance, number))
+        self.cgroups.leave(number)
+        vm_files.remove_run(self.instance, vm)
+        return Done()
+
+    def _facts(self) -> Reply:
+        version = {2: "cgroup v2", 1: "cgroup v1", 0: "no cgroups"}[self.cgroups.version]
+        notes = [self.cgroups.why] if self.cgroups.why else []
+        listed = subprocess.run(["nft", "-j", "list", "chains"], capture_output=True, timeout=10, check=True)
+        notes += blockers.forward_blockers(listed.stdout, self.instance.tap_prefix)
+        return HostFacts(version, tuple(notes))
+
+    def _record(self, vm: str, number: int) -> Record | None:
+        """The record of this VM under this number; one under another number is not the caller's to touch."""
+        record = processes.read(self.instance.vm_run(vm))
+        return record if record is not None and record.number == number else None
+
+    def _living(self) -> Iterator[tuple[str, Record]]:
+        for folder in sorted((self.instance.run / "vm").iterdir()):
+            record = processes.read(folder)
+            if record is not None and processes.alive(record):
+                yield folder.name, record
+
+
+def kvm_groups() -> tuple[int, ...]:
+    """Groups through which a VM's uid may open /dev/kvm. Raises PermissionError when there is no such way."""
+    seen = _KVM.stat()
+    if seen.st_mode & stat.S_IWOTH:
+        return ()
+    if seen.st_mode & stat.S_IWGRP and seen.st_gid != 0:
+        return (seen.st_gid,)
+    raise PermissionError("/dev/kvm is open to root only: give it to a group (chgrp kvm /dev/kvm; chmod 660 /dev/kvm)")
+
+
+def _process(record: Record) -> Process:
+    return Process(record.pid, record.started, processes.alive(record), record.exit)
+
+
+def _last_line(words: str | None) -> str:
+    lines = [line.strip() for line in (words or "").splitlines() if line.strip()]
+    return lines[0] if lines else "failed without a word"
