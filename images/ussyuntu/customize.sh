@@ -32,7 +32,8 @@ systemctl mask \
     systemd-random-seed.service systemd-remount-fs.service systemd-sysusers.service \
     systemd-update-done.service systemd-update-utmp.service systemd-update-utmp-runlevel.service \
     systemd-tmpfiles-setup-dev.service kmod-static-nodes.service \
-    modprobe@configfs.service modprobe@drm.service modprobe@efi_pstore.service modprobe@fuse.service \
+    modprobe@configfs.service modprobe@dm_mod.service modprobe@drm.service modprobe@efi_pstore.service \
+    modprobe@fuse.service modprobe@loop.service \
     dev-hugepages.mount dev-mqueue.mount proc-sys-fs-binfmt_misc.automount proc-sys-fs-binfmt_misc.mount \
     sys-fs-fuse-connections.mount sys-kernel-config.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
     initrd-cleanup.service ldconfig.service

@@ -46,17 +46,16 @@ def run(
     the last line the tool wrote to stderr, or TOOL_SLOW.
     """
     tool = str(argv[0])
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [str(find(tool)), *map(str, argv[1:])], cwd=cwd, env=environment(env), text=True, errors="replace",
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(timeout=timeout)
-    except BaseException as stopped:
-        kill_group(process)
-        if isinstance(stopped, subprocess.TimeoutExpired):
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
             raise TOOL_SLOW(tool=tool, seconds=f"{timeout:.0f}") from None
-        raise
+        finally:
+            kill_group(process)
     if process.returncode:
         raise failed(tool, process.returncode, err)
     return out
@@ -70,10 +69,9 @@ def failed(tool: str, status: int, output: str) -> Failure:
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
-    """End a process started in its own session together with its children, and reap it."""
+    """End a process that leads its own session, with its children; nothing when it ended by itself."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+SCRATCH = ".building-"
+
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
@@ -21,9 +23,14 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def staging(parent: Path) -> Iterator[Path]:
-    """An empty scratch folder inside `parent`, so that a rename publishes; gone afterwards."""
+    """An empty scratch folder inside `parent`, so that a rename publishes; gone afterwards.
+
+    To be called with a lock held that belongs to `parent`: what a killed builder left there is removed first.
+    """
     parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".building-", dir=parent))
+    for left in parent.glob(f"{SCRATCH}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=parent))
     folder.chmod(0o755)  # apt's own user and the VMs' users must be able to pass
     try:
         yield folder

@@ -125,26 +125,34 @@ def _bootstrap(argv: Sequence[str], sources: str, progress: Progress) -> None:
             start_new_session=True,
         )
     late = threading.Event()
-    watchdog = threading.Timer(BUILD_SECONDS, lambda: (late.set(), host_tool.kill_group(process)))
+    watchdog = threading.Timer(BUILD_SECONDS, _end_late, [process, late])
     watchdog.start()
-    try:
-        said = _follow(process, progress)
-    finally:
-        watchdog.cancel()
-        host_tool.kill_group(process)
+    with process:
+        try:
+            said = _follow(process, progress)
+        finally:
+            watchdog.cancel()
+            host_tool.kill_group(process)
     if late.is_set():
         raise host_tool.TOOL_SLOW(tool="mmdebstrap", seconds=f"{BUILD_SECONDS:.0f}")
     if process.returncode:
         raise host_tool.failed("mmdebstrap", process.returncode, said)
 
 
+def _end_late(process: subprocess.Popen[str], late: threading.Event) -> None:
+    late.set()
+    host_tool.kill_group(process)
+
+
 def _follow(process: subprocess.Popen[str], progress: Progress) -> str:
     """Report each stage until the process ends; return its errors, or else its last lines."""
     lines: list[str] = []
+    reached = 0.0
     for line in process.stderr or ():
         lines = [*lines[-200:], line]
         for marker, done, stage in STAGES:
-            if marker in line:
+            if marker in line and done > reached:
+                reached = done
                 progress(stage, done)
     process.wait()
     errors = [line for line in lines if re.match(r"(E:|Err:|dpkg: error)", line)]

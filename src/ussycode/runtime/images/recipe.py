@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ussycode.base import resources
 from ussycode.base.errors import ErrorCode, Kind
 
 NO_RECIPE = ErrorCode(
@@ -53,17 +52,17 @@ class Recipe:
         return self.folder / "customize.sh"
 
 
-def names(folder: Path | None = None) -> list[str]:
-    """Names of the recipes that ship (or that `folder` holds), sorted."""
-    return sorted(path.parent.name for path in (folder or resources.path("images")).glob("*/recipe.toml"))
+def names(folder: Path) -> list[str]:
+    """Names of the recipes in `folder`, sorted."""
+    return sorted(path.parent.name for path in folder.glob("*/recipe.toml"))
 
 
-def load(name: str, folder: Path | None = None) -> Recipe:
-    """The recipe `name`. Raises NO_RECIPE, or BAD_RECIPE naming the first problem."""
+def load(name: str, folder: Path) -> Recipe:
+    """The recipe `name` of `folder`. Raises NO_RECIPE, or BAD_RECIPE naming the first problem."""
     known = names(folder)
     if name not in known:
         raise NO_RECIPE(name=name, names=", ".join(known))
-    home = (folder or resources.path("images")) / name
+    home = folder / name
     try:
         fields = tomllib.loads((home / "recipe.toml").read_text())
     except tomllib.TOMLDecodeError as wrong:

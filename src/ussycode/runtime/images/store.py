@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ussycode.base import resources
 from ussycode.base.clock import Clock, SystemClock
 from ussycode.runtime.images import disk, recipe
 from ussycode.runtime.images.build import Built, build
@@ -37,6 +38,7 @@ class ImageStore:
 
     root: Path
     clock: Clock = field(default_factory=SystemClock)
+    recipes: Path = field(default_factory=lambda: resources.path("images"))
 
     def list(self) -> list[Image]:
         """The current image of every name, sorted by name."""
@@ -62,7 +64,7 @@ class ImageStore:
         Raises `recipe.NO_RECIPE` and the failures of `build.build`. A failed build leaves nothing behind, and
         the image that was current stays so.
         """
-        wanted = recipe.load(name)
+        wanted = recipe.load(name, self.recipes)
         with locked(self.root / "build.lock"), staging(self.root) as work:
             built = build(wanted, work, self.root.parent / "cache" / "debs", progress)
             progress("checking the disk", 0.96)
