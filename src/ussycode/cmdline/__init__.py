@@ -1,0 +1,1 @@
+"""The command language: lexing, parsing, help, completion; pure, and knows no command."""

@@ -1,0 +1,55 @@
+"""The command tree: finding the command that some words name."""
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ussycode.base.errors import ErrorCode, Kind
+from ussycode.cmdline.spec import Command
+
+UNKNOWN = ErrorCode(
+    "command.unknown", Kind.UNKNOWN_COMMAND, "unknown command: {name}", hint="{suggestion}type help for all commands"
+)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """All commands by path. Aliases are other spellings of a full path."""
+
+    commands: tuple[Command, ...]
+
+    @classmethod
+    def of(cls, commands: Iterable[Command]) -> Tree:
+        """A tree in the order given; raises ValueError when two commands share a spelling."""
+        tree = cls(tuple(commands))
+        spellings = [s for c in tree.commands for s in (c.name, *c.aliases)]
+        if doubled := {s for s in spellings if spellings.count(s) > 1}:
+            raise ValueError(f"two commands are called {sorted(doubled)}")
+        return tree
+
+    def named(self, name: str) -> Command | None:
+        """The command with exactly this path or alias."""
+        return next((c for c in self.commands if name == c.name or name in c.aliases), None)
+
+    def under(self, words: Sequence[str]) -> tuple[Command, ...]:
+        """Commands whose path begins with `words`."""
+        return tuple(c for c in self.commands if c.path[: len(words)] == tuple(words))
+
+    def find(self, words: Sequence[str]) -> tuple[Command, tuple[str, ...]]:
+        """The longest command that `words` begin with, and the words after it. Raises UNKNOWN."""
+        for length in (2, 1):
+            found = self.named(" ".join(words[:length])) if len(words) >= length else None
+            if found is not None:
+                return found, tuple(words[length:])
+        raise self.unknown(words)
+
+    def unknown(self, words: Sequence[str]) -> Exception:
+        """UNKNOWN for `words`, suggesting the nearest spelling."""
+        group = bool(words) and bool(self.under(words[:1]))
+        name = " ".join(words[:2] if group else words[:1])
+        spellings = [s for c in self.commands for s in (c.name, *c.aliases)]
+        near = difflib.get_close_matches(name, spellings, 1, 0.6)
+        inside = ", ".join(c.name for c in self.under(words[:1])) if group else ""
+        suggestion = f"did you mean {near[0]}? " if near else f"there is {inside}; " if inside else ""
+        return UNKNOWN(name=name, suggestion=suggestion)

@@ -1,0 +1,228 @@
+"""Settings: one table, three spellings (option, USSYCODE_*, a TOML line), all problems reported at once."""
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ussycode.base.errors import ErrorCode, Kind
+
+BAD_CONFIG = ErrorCode(
+    "config.bad", Kind.USAGE, "the settings cannot be used: {problems}",
+    hint="every setting is listed in docs/reference/config.md",
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting. `parse` turns its text into the value and raises ValueError with a sentence."""
+
+    name: str
+    parse: Callable[[str], Any]
+    default: str
+    help: str
+
+    @property
+    def env(self) -> str:
+        """`USSYCODE_DATA_DIR`."""
+        return "USSYCODE_" + self.name.upper()
+
+    @property
+    def option(self) -> str:
+        """`--data-dir`."""
+        return "--" + self.name.replace("_", "-")
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise ValueError("a port is a number from 1 to 65535")
+    return int(text)
+
+
+def _count(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdigit() or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _domain(text: str) -> str:
+    label = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+    if not re.fullmatch(rf"{label}(\.{label})*", text) or len(text) > 190:
+        raise ValueError("a domain is lower-case labels joined by dots")
+    return text
+
+
+def _path(text: str) -> Path:
+    if not text.startswith("/"):
+        raise ValueError("write an absolute path")
+    return Path(text)
+
+
+def _maybe_path(text: str) -> Path | None:
+    return _path(text) if text else None
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError("say " + " or ".join(words))
+        return text
+
+    return parse
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    return tuple(str(ipaddress.ip_address(part.strip())) for part in text.split(",") if part.strip())
+
+
+def _url(text: str) -> str:
+    if text and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", text):
+        raise ValueError("write a http:// or https:// address")
+    return text
+
+
+def _bool(text: str) -> bool:
+    if text not in ("true", "false", "1", "0", "yes", "no"):
+        raise ValueError("say true or false")
+    return text in ("true", "1", "yes")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting, read once at the start and never changed."""
+
+    data_dir: Path
+    domain: str
+    listen: tuple[str, ...]
+    ssh_port: int
+    https_port: int
+    http_port: int
+    metrics_port: int
+    runtime: str
+    accel: str
+    registration: str
+    default_image: str
+    edge_processes: int
+    boot_timeout: int
+    exec_rate: int
+    tls_cert: Path | None
+    tls_key: Path | None
+    admin_keys: Path | None
+    otlp_endpoint: str
+    log_json: bool
+
+    @property
+    def on_loopback(self) -> bool:
+        """The domain that only this machine can reach."""
+        return self.domain == "localhost" or self.domain.endswith(".localhost")
+
+    def host_url(self, host: str) -> str:
+        """`https://HOST/`, with the port when it is not 443."""
+        port = "" if self.https_port == 443 else f":{self.https_port}"
+        return f"https://{host}{port}/"
+
+    def vm_host(self, name: str) -> str:
+        """Host name of a VM."""
+        return f"{name}.{self.domain}"
+
+    def ssh_command(self, user: str = "") -> str:
+        """`ssh -p 2222 demo@localhost`, without `-p` when the port is 22."""
+        port = "" if self.ssh_port == 22 else f"-p {self.ssh_port} "
+        return f"ssh {port}{user}@{self.domain}" if user else f"ssh {port}{self.domain}"
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("data_dir", _path, "/var/lib/ussycode", "where disks, images, keys and the database live"),
+    Setting("domain", _domain, "localhost", "VMs are NAME.DOMAIN; the lobby and the API are DOMAIN"),
+    Setting("listen", _addresses, "", "addresses to listen on; empty: loopback for localhost, else all"),
+    Setting("ssh_port", _port, "2222", "port of the SSH door"),
+    Setting("https_port", _port, "8443", "port of the HTTPS edge"),
+    Setting("http_port", _port, "8080", "port that redirects to HTTPS"),
+    Setting("metrics_port", _port, "9464", "operator port on 127.0.0.1 with /metrics"),
+    Setting("runtime", _one_of("qemu", "fake"), "qemu", "what runs VMs; fake runs none, for development"),
+    Setting("accel", _one_of("auto", "kvm", "tcg"), "auto", "auto probes KVM by a bounded boot"),
+    Setting("registration", _one_of("auto", "open", "closed"), "auto",
+            "who may register with an unknown key; auto: open on loopback only"),
+    Setting("default_image", str, "ussyuntu", "image of `new` without --image"),
+    Setting("edge_processes", _count(1, 64), "1", "HTTPS edge processes, one per core at most"),
+    Setting("boot_timeout", _count(5, 600), "90", "seconds a VM may take to answer"),
+    Setting("exec_rate", _count(1, 1_000_000), "6000", "POST /exec calls a minute for one key"),
+    Setting("tls_cert", _maybe_path, "", "PEM chain to serve instead of the local CA's"),
+    Setting("tls_key", _maybe_path, "", "PEM key of tls_cert"),
+    Setting("admin_keys", _maybe_path, "", "file of SSH public keys that register as admin; empty: the operator's own"),
+    Setting("otlp_endpoint", _url, "", "OTLP/HTTP collector for spans; empty: none"),
+    Setting("log_json", _bool, "true", "log lines as JSON"),
+)
+assert [s.name for s in SETTINGS] == [f.name for f in fields(Config)]
+
+
+def load(options: Mapping[str, str], environ: Mapping[str, str], file: Path | None = None) -> Config:
+    """The settings from options over environment over TOML file over defaults.
+
+    Raises BAD_CONFIG naming every unknown setting and every bad value at once.
+    """
+    problems: list[str] = []
+    texts = {s.name: s.default for s in SETTINGS}
+    texts |= _from_file(file, problems)
+    texts |= _from_environ(environ, problems)
+    texts |= options
+    values = {s.name: _value(s, texts[s.name], problems) for s in SETTINGS}
+    problems += _together(values) if not problems else []
+    if problems:
+        raise BAD_CONFIG(problems="; ".join(problems))
+    if not values["listen"]:
+        loopback = values["domain"] == "localhost" or values["domain"].endswith(".localhost")
+        values["listen"] = ("127.0.0.1", "::1") if loopback else ("0.0.0.0", "::")  # noqa: S104
+    if values["registration"] == "auto":
+        values["registration"] = "open" if values["listen"] == ("127.0.0.1", "::1") else "closed"
+    return Config(**values)
+
+
+def _from_file(file: Path | None, problems: list[str]) -> dict[str, str]:
+    if file is None:
+        return {}
+    try:
+        table = tomllib.loads(file.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as why:
+        problems.append(f"{file}: {why}")
+        return {}
+    known = {s.name for s in SETTINGS}
+    problems += [f"{file}: no setting is called {name}" for name in table if name not in known]
+    return {name: _text(value) for name, value in table.items() if name in known}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _from_environ(environ: Mapping[str, str], problems: list[str]) -> dict[str, str]:
+    known = {s.env: s.name for s in SETTINGS}
+    ours = {name: text for name, text in environ.items() if name.startswith("USSYCODE_") and name != "USSYCODE_CONFIG"}
+    problems += [f"no setting is called {name}" for name in ours if name not in known]
+    return {known[name]: text for name, text in ours.items() if name in known}
+
+
+def _value(setting: Setting, text: str, problems: list[str]) -> Any:
+    try:
+        return setting.parse(text)
+    except ValueError as why:
+        problems.append(f"{setting.name} = {text!r}: {why}")
+        return None
+
+
+def _together(values: Mapping[str, Any]) -> list[str]:
+    ports = [values[f"{n}_port"] for n in ("ssh", "https", "http", "metrics")]
+    doubled = {p for p in ports if ports.count(p) > 1}
+    problems = [f"port {p} is given to two listeners" for p in sorted(doubled)]
+    if (values["tls_cert"] is None) != (values["tls_key"] is None):
+        problems.append("tls_cert and tls_key belong together")
+    return problems

@@ -1,0 +1,1 @@
+"""Accounts, SSH keys, browser sessions and sign-in links."""

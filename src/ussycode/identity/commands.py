@@ -1,0 +1,197 @@
+"""Commands about the caller: who they are, their keys, their browser."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import segno
+
+from ussycode.access.actions import Action
+from ussycode.base.clock import rfc3339
+from ussycode.base.errors import ErrorCode, Kind, printable
+from ussycode.cmdline.render import Style, table
+from ussycode.cmdline.spec import ACCOUNT, command, rest, switch, word
+from ussycode.identity import ops
+from ussycode.identity.keys import MAX_LINE, PublicKey, read_public_key
+from ussycode.identity.model import SshKey
+from ussycode.ports import Ctx
+
+BAD_KEY = ErrorCode(
+    "key.bad", Kind.USAGE, "that is not a public key: {why}",
+    hint="give the line of a .pub file, or pipe it: cat ~/.ssh/id_ed25519.pub | ssh … ssh-key add",
+)
+
+
+def key_name(text: str) -> str:
+    """A key's name: up to 60 printable characters."""
+    name = text.strip()
+    if not name or len(name) > 60 or printable(name) != name:
+        raise ValueError("1 to 60 printable characters")
+    return name
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No arguments."""
+
+
+@dataclass(frozen=True)
+class KeysView:
+    """Keys of the caller; `current` is the fingerprint this call came with."""
+
+    keys: tuple[SshKey, ...]
+    current: str
+    said: str = ""
+
+    def text(self, style: Style) -> str:
+        """A sentence after a change, else a table."""
+        if self.said:
+            return self.said
+        rows = [[k.name, k.fingerprint, rfc3339(k.created_at)[:10], "*" if k.fingerprint == self.current else ""]
+                for k in self.keys]
+        return table(["NAME", "FINGERPRINT", "ADDED", "THIS"], rows, style)
+
+    def items(self) -> list[dict[str, object]]:
+        """Keys as plain values."""
+        return [
+            {"name": k.name, "public_key": k.public_key, "fingerprint": k.fingerprint,
+             "current": k.fingerprint == self.current}
+            for k in self.keys
+        ]
+
+    def document(self) -> object:
+        """The document of `ssh-key`."""
+        return {"ssh_keys": self.items()}
+
+
+@dataclass(frozen=True)
+class WhoView:
+    """Who the caller is."""
+
+    user: str
+    handle: str
+    role: str
+    email: str
+    keys: KeysView
+
+    def text(self, style: Style) -> str:
+        """A few lines."""
+        mail = f"\n  email  {self.email}" if self.email else ""
+        return f"{style.paint(self.handle, 'green')} ({self.role}){mail}\n  keys   {len(self.keys.keys)}"
+
+    def document(self) -> object:
+        """The document of `whoami`."""
+        return {
+            "email": self.email, "region": "local", "region_display": "this host", "ssh_keys": self.keys.items(),
+            "handle": self.handle, "trust_level": self.role, "user_id": self.user,
+        }
+
+
+@command("whoami", needs=Action.ACCOUNT_READ, on=ACCOUNT, reads_only=True, examples=("whoami --json",))
+async def whoami(ctx: Ctx, a: Nothing) -> WhoView:
+    """Show your handle, trust level and keys."""
+    who = ctx.caller
+    keys = KeysView(tuple(await ops.list_keys(ctx.app, ctx.permit)), who.key)
+    return WhoView(who.user, who.handle, who.role.value, who.email, keys)
+
+
+@command("ssh-key list", needs=Action.ACCOUNT_READ, on=ACCOUNT, reads_only=True, aliases=("ssh-key ls",))
+async def key_list(ctx: Ctx, a: Nothing) -> KeysView:
+    """List your SSH keys."""
+    return KeysView(tuple(await ops.list_keys(ctx.app, ctx.permit)), ctx.caller.key)
+
+
+@dataclass(frozen=True)
+class AddKey:
+    """Arguments of `ssh-key add`."""
+
+    public_key: tuple[str, ...] = rest(help="the line of a .pub file; read from standard input when omitted")
+
+
+@command("ssh-key add", needs=Action.ACCOUNT_CHANGE, on=ACCOUNT, examples=("ssh-key add ssh-ed25519 AAAA... laptop",))
+async def key_add(ctx: Ctx, a: AddKey) -> KeysView:
+    """Register another SSH key; its comment becomes its name."""
+    text = " ".join(a.public_key) or (await ctx.talk.read_stdin(MAX_LINE)).decode(errors="replace")
+    key = _read(text)
+    made = await ops.add_key(ctx.app, ctx.permit, key, key.comment or key.fingerprint[7:19])
+    return KeysView((made,), ctx.caller.key, f"added {made.name} ({made.fingerprint})")
+
+
+def _read(text: str) -> PublicKey:
+    try:
+        return read_public_key(text)
+    except ValueError as why:
+        raise BAD_KEY(why=why) from None
+
+
+@dataclass(frozen=True)
+class RemoveKey:
+    """Arguments of `ssh-key remove`."""
+
+    key: tuple[str, ...] = word(str, help="name, fingerprint or public key", many=True)
+
+
+@command("ssh-key remove", needs=Action.ACCOUNT_CHANGE, on=ACCOUNT, aliases=("ssh-key rm",),
+         examples=("ssh-key remove laptop",))
+async def key_remove(ctx: Ctx, a: RemoveKey) -> KeysView:
+    """Forget an SSH key and every token it signed, from the next request on."""
+    gone = await ops.remove_key(ctx.app, ctx.permit, " ".join(a.key))
+    return KeysView((gone,), ctx.caller.key, f"removed {gone.name} ({gone.fingerprint})")
+
+
+@dataclass(frozen=True)
+class RenameKey:
+    """Arguments of `ssh-key rename`."""
+
+    old_name: str = word(str, help="name or fingerprint")
+    new_name: str = word(key_name, help="its new name")
+
+
+@command("ssh-key rename", needs=Action.ACCOUNT_CHANGE, on=ACCOUNT, examples=("ssh-key rename laptop desk",))
+async def key_rename(ctx: Ctx, a: RenameKey) -> KeysView:
+    """Give an SSH key another name."""
+    made = await ops.rename_key(ctx.app, ctx.permit, a.old_name, a.new_name)
+    keys = {k.id: k for k in await ops.list_keys(ctx.app, ctx.permit)}
+    return KeysView((keys.get(made.id, made),), ctx.caller.key, f"{a.old_name} is now {a.new_name}")
+
+
+@dataclass(frozen=True)
+class Browser:
+    """Arguments of `browser`."""
+
+    qr: bool = switch(help="draw the link as a QR code")
+
+
+@dataclass(frozen=True)
+class LinkView:
+    """A sign-in link."""
+
+    url: str
+    qr: bool
+
+    def text(self, style: Style) -> str:
+        """The link, and the code when asked for."""
+        said = f"{self.url}\n(signs in the browser that opens it; once, within {ops.LINK_SECONDS // 60} minutes)"
+        return f"{_drawn(self.url)}\n{said}" if self.qr else said
+
+    def document(self) -> object:
+        """The document of `browser`."""
+        return {"url": self.url, "expires_in": ops.LINK_SECONDS}
+
+
+def _drawn(text: str) -> str:
+    rows = [[bool(x) for x in row] for row in segno.make(text, error="m").matrix_iter(border=2)]
+    rows += [[False] * len(rows[0])] if len(rows) % 2 else []
+    pairs = zip(rows[::2], rows[1::2], strict=True)
+    # Half blocks; light modules are drawn, so the code reads on the usual dark terminal.
+    blocks = {(False, False): "█", (False, True): "▀", (True, False): "▄", (True, True): " "}
+    return "\n".join("".join(blocks[cell] for cell in zip(up, down, strict=True)) for up, down in pairs)
+
+
+@command("browser", needs=Action.SESSION_CREATE, on=ACCOUNT, examples=("browser", "browser --qr"))
+async def browser(ctx: Ctx, a: Browser) -> LinkView:
+    """Print a link that signs a browser in as you."""
+    code = await ops.make_link(ctx.app, ctx.permit)
+    return LinkView(ctx.app.config.host_url(ctx.app.config.domain) + f"login/{code}", a.qr)
+
+
+ALL = (whoami, key_list, key_add, key_remove, key_rename, browser)

@@ -1,0 +1,43 @@
+"""Accounts and what proves them."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ussycode.access.facts import Role
+
+
+@dataclass(frozen=True)
+class User:
+    """An account. `handle_chosen` is false while the handle is only the login name of a first script."""
+
+    id: str
+    handle: str
+    role: Role
+    email: str
+    login_name: str
+    handle_chosen: bool
+    created_at: float
+
+
+@dataclass(frozen=True)
+class SshKey:
+    """A registered public key. `public_key` is `type base64`, without a comment."""
+
+    id: str
+    user: str
+    fingerprint: str
+    public_key: str
+    name: str
+    created_at: float
+
+
+@dataclass(frozen=True)
+class Session:
+    """A browser session on one host. `parent` is the digest of the sign-in it came from, or empty."""
+
+    digest: str
+    user: str
+    host: str
+    parent: str
+    created_at: float
+    expires: float

@@ -1,0 +1,279 @@
+"""Registering, recognising keys, and signing browsers in."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ussycode.access.decide import Permit
+from ussycode.access.facts import Caller, Role, Via
+from ussycode.base import names, secrets
+from ussycode.base.db import Tx
+from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.events import SYSTEM, Event
+from ussycode.identity import store
+from ussycode.identity.keys import PublicKey
+from ussycode.identity.model import Session, SshKey, User
+from ussycode.ports import App
+
+HANDLE_TAKEN = ErrorCode("handle.taken", Kind.CONFLICT, "{handle} is taken", hint="try another handle")
+REGISTRATION_CLOSED = ErrorCode(
+    "registration.closed", Kind.FORBIDDEN, "this key is not registered here and registration is closed",
+    hint="ask the operator to let you in; your key is {fingerprint}",
+)
+KEY_TAKEN = ErrorCode(
+    "key.taken", Kind.CONFLICT, "that key is already registered", hint="ssh-key list shows yours; use another key"
+)
+KEY_NAME_TAKEN = ErrorCode(
+    "key.name_taken", Kind.CONFLICT, "you already have a key named {name}", hint="ssh-key rename {name} NEW-NAME"
+)
+NO_SUCH_KEY = ErrorCode("key.unknown", Kind.NOT_FOUND, "you have no key {key}", hint="ssh-key list shows your keys")
+LAST_KEY = ErrorCode(
+    "key.last", Kind.CONFLICT, "that is your only key: without it you could never come back",
+    hint="add another with ssh-key add first",
+)
+TOO_MANY_KEYS = ErrorCode("key.too_many", Kind.CONFLICT, "an account has at most {limit} keys", hint="remove one first")
+LINK_USED = ErrorCode(
+    "link.used", Kind.UNAUTHENTICATED, "this sign-in link is used up or too old", hint="make a new one: {command}"
+)
+MAX_KEYS = 100
+"""SSH keys of one account."""
+LINK_SECONDS = 300
+"""Life of a sign-in link."""
+HANDOFF_SECONDS = 60
+"""Life of the code that carries a sign-in from the base domain to a VM's host."""
+SESSION_SECONDS = 30 * 86400
+"""Life of a browser session."""
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """A fresh session: the cookie's value, where it belongs and until when (unix seconds)."""
+
+    cookie: str
+    host: str
+    expires: float
+
+
+def caller_of(user: User, via: Via, key: str = "", commands: frozenset[str] | None = None) -> Caller:
+    """`user` as somebody who asks."""
+    return Caller(user.id, user.handle, user.role, via, key, commands, user.email)
+
+
+async def recognise(app: App, key: str) -> tuple[Caller, User] | None:
+    """Who owns the key with this fingerprint; None for a stranger."""
+
+    def find(tx: Tx) -> tuple[Caller, User] | None:
+        return who(tx, key, Via.SSH_KEY)
+
+    return await app.db.read(find)
+
+
+def who(tx: Tx, key: str, via: Via) -> tuple[Caller, User] | None:
+    """Caller and account behind a registered fingerprint."""
+    found = store.key_by_fingerprint(tx, key)
+    user = None if found is None else store.user_by(tx, "id", found.user)
+    return None if user is None else (caller_of(user, via, key), user)
+
+
+async def may_register(app: App, key: str) -> Role | None:
+    """Role that a stranger with this fingerprint would get; None when registration is closed to them."""
+    role = await app.db.read(lambda tx: store.approved_role(tx, key))
+    if role is not None:
+        return role
+    return Role.NEWBIE if app.config.registration == "open" else None
+
+
+async def register(app: App, key: PublicKey, handle: str, login_name: str, chosen: bool = True) -> User:
+    """Make an account with its first key. `chosen` is false when a script's login name stands in for a handle.
+
+    Raises REGISTRATION_CLOSED, HANDLE_TAKEN or KEY_TAKEN; nothing is left behind then.
+    """
+    role = await may_register(app, key.fingerprint)
+    if role is None:
+        raise REGISTRATION_CLOSED(fingerprint=key.fingerprint)
+
+    def make(tx: Tx) -> User:
+        if store.user_by(tx, "handle", handle) is not None:
+            raise HANDLE_TAKEN(handle=handle)
+        if store.key_by_fingerprint(tx, key.fingerprint) is not None:
+            raise KEY_TAKEN()
+        user = store.insert_user(tx, handle, role, login_name, chosen)
+        store.insert_key(tx, user.id, key.fingerprint, key.line, key.comment or "first key")
+        tx.emit(Event("user.registered", user.id, user.id, {"handle": handle, "role": role.value}))
+        return user
+
+    return await app.db.write(make)
+
+
+async def choose_handle(app: App, user: str, handle: str) -> User:
+    """Replace a stand-in handle by the one its owner picked. Raises HANDLE_TAKEN."""
+
+    def change(tx: Tx) -> User:
+        other = store.user_by(tx, "handle", handle)
+        if other is not None and other.id != user:
+            raise HANDLE_TAKEN(handle=handle)
+        store.update_user(tx, user, handle=handle, handle_chosen=True)
+        tx.emit(Event("user.renamed", user, user, {"handle": handle}))
+        found = store.user_by(tx, "id", user)
+        assert found is not None
+        return found
+
+    return await app.db.write(change)
+
+
+async def free_handle(app: App, wish: str) -> str:
+    """A handle close to `wish` that is free, for accounts made by a script before a person picked one."""
+    try:
+        base = names.handle(wish)
+    except ValueError:
+        base = "owner"
+
+    def pick(tx: Tx) -> str:
+        taken = {u.handle for u in store.all_users(tx)}
+        return next(h for h in (base, *(f"{base[:15]}-{n}" for n in range(2, 10_000))) if h not in taken)
+
+    return await app.db.read(pick)
+
+
+async def approve_admins(app: App, keys: Sequence[PublicKey]) -> None:
+    """Let exactly these keys register as admin."""
+    await app.db.write(lambda tx: store.replace_approved(tx, [k.fingerprint for k in keys], Role.ADMIN))
+
+
+async def list_keys(app: App, permit: Permit) -> list[SshKey]:
+    """The caller's keys, oldest first."""
+    return await app.db.read(lambda tx: store.keys_of(tx, permit.actor))
+
+
+async def add_key(app: App, permit: Permit, key: PublicKey, name: str) -> SshKey:
+    """Register another key. Raises KEY_TAKEN, KEY_NAME_TAKEN or TOO_MANY_KEYS."""
+
+    def add(tx: Tx) -> SshKey:
+        mine = store.keys_of(tx, permit.actor)
+        if len(mine) >= MAX_KEYS:
+            raise TOO_MANY_KEYS(limit=MAX_KEYS)
+        if store.key_by_fingerprint(tx, key.fingerprint) is not None:
+            raise KEY_TAKEN()
+        if any(k.name == name for k in mine):
+            raise KEY_NAME_TAKEN(name=name)
+        made = store.insert_key(tx, permit.actor, key.fingerprint, key.line, name)
+        tx.emit(Event("key.added", permit.actor, permit.actor, {"fingerprint": key.fingerprint, "name": name}))
+        return made
+
+    return await app.db.write(add)
+
+
+async def remove_key(app: App, permit: Permit, which: str) -> SshKey:
+    """Forget a key by name, fingerprint or public key. Raises NO_SUCH_KEY or LAST_KEY."""
+
+    def remove(tx: Tx) -> SshKey:
+        mine = store.keys_of(tx, permit.actor)
+        key = _pick(mine, which)
+        if len(mine) == 1:
+            raise LAST_KEY()
+        store.delete_key(tx, key.id)
+        tx.emit(Event("key.removed", permit.actor, permit.actor, {"fingerprint": key.fingerprint, "name": key.name}))
+        return key
+
+    return await app.db.write(remove)
+
+
+async def rename_key(app: App, permit: Permit, which: str, name: str) -> SshKey:
+    """Give a key another name. Raises NO_SUCH_KEY or KEY_NAME_TAKEN."""
+
+    def rename(tx: Tx) -> SshKey:
+        mine = store.keys_of(tx, permit.actor)
+        key = _pick(mine, which)
+        if any(k.name == name and k.id != key.id for k in mine):
+            raise KEY_NAME_TAKEN(name=name)
+        store.rename_key(tx, key.id, name)
+        tx.emit(Event("key.renamed", permit.actor, permit.actor, {"fingerprint": key.fingerprint, "name": name}))
+        return key
+
+    return await app.db.write(rename)
+
+
+def _pick(keys: Sequence[SshKey], which: str) -> SshKey:
+    line = " ".join(which.split()[:2])
+    for key in keys:
+        if which in (key.name, key.fingerprint, key.id) or line == key.public_key:
+            return key
+    raise NO_SUCH_KEY(key=which[:80])
+
+
+async def make_link(app: App, permit: Permit) -> str:
+    """A one-time code that signs a browser in on the base domain; only its digest is stored."""
+    code = secrets.token()
+
+    def make(tx: Tx) -> None:
+        expires = tx.now + LINK_SECONDS
+        store.insert_link(tx, secrets.digest(code), permit.actor, app.config.domain, "", expires)
+        tx.emit(Event("link.made", permit.actor, permit.actor, {}))
+
+    await app.db.write(make)
+    return code
+
+
+async def peek_link(app: App, code: str) -> User:
+    """Whom a link would sign in; it stays usable. Raises LINK_USED."""
+
+    def peek(tx: Tx) -> User | None:
+        found = store.link(tx, secrets.digest(code))
+        good = found is not None and found[1] == app.config.domain
+        return store.user_by(tx, "id", found[0]) if found is not None and good else None
+
+    user = await app.db.read(peek)
+    if user is None:
+        raise LINK_USED(command=app.config.ssh_command() + " browser")
+    return user
+
+
+async def redeem(app: App, code: str, host: str) -> SignIn:
+    """Use up a link or a hand-off code and start a session on `host`. Raises LINK_USED, also for another host."""
+    cookie = secrets.token()
+
+    def start(tx: Tx) -> SignIn:
+        found = store.consume_link(tx, secrets.digest(code))
+        ended = found is not None and found[2] and store.session(tx, found[2]) is None
+        if found is None or found[1] != host or ended:
+            raise LINK_USED(command=app.config.ssh_command() + " browser")
+        session = Session(secrets.digest(cookie), found[0], host, found[2], tx.now, tx.now + SESSION_SECONDS)
+        store.insert_session(tx, session)
+        tx.emit(Event("session.started", found[0], session.digest, {"host": host}))
+        return SignIn(cookie, host, session.expires)
+
+    return await app.db.write(start)
+
+
+async def hand_off(app: App, base: Session, host: str) -> str:
+    """A one-time code that carries the sign-in `base` to another host of ours."""
+    code = secrets.token()
+
+    def make(tx: Tx) -> None:
+        store.insert_link(tx, secrets.digest(code), base.user, host, base.digest, tx.now + HANDOFF_SECONDS)
+
+    await app.db.write(make)
+    return code
+
+
+async def session_of(app: App, cookie: str, host: str) -> tuple[Session, User] | None:
+    """The session behind a cookie on exactly this host, with its account."""
+
+    def find(tx: Tx) -> tuple[Session, User] | None:
+        session = store.session(tx, secrets.digest(cookie))
+        if session is None or session.host != host:
+            return None
+        user = store.user_by(tx, "id", session.user)
+        return None if user is None else (session, user)
+
+    return await app.db.read(find)
+
+
+async def sign_out(app: App, cookie: str) -> None:
+    """End the sign-in behind a cookie on every host it was carried to. Idempotent."""
+
+    def end(tx: Tx) -> None:
+        for digest in store.delete_sessions(tx, secrets.digest(cookie)):
+            tx.emit(Event("session.ended", SYSTEM, digest, {}))
+
+    await app.db.write(end)

@@ -1,0 +1,174 @@
+"""SQL of accounts, keys, links and sessions. Plain functions of a transaction; absent is None."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from ussycode.access.facts import Role
+from ussycode.base import ids
+from ussycode.base.db import Tx, metadata
+from ussycode.identity.model import Session, SshKey, User
+
+users = sa.Table(
+    "users", metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("handle", sa.String, nullable=False, unique=True),
+    sa.Column("role", sa.String, nullable=False),
+    sa.Column("email", sa.String, nullable=False, server_default=""),
+    sa.Column("login_name", sa.String, nullable=False, server_default=""),
+    sa.Column("handle_chosen", sa.Boolean, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+)
+ssh_keys = sa.Table(
+    "ssh_keys", metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("user", sa.String, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("fingerprint", sa.String, nullable=False, unique=True),
+    sa.Column("public_key", sa.String, nullable=False),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.UniqueConstraint("user", "name", name="one_key_name_per_user"),
+)
+approved_keys = sa.Table(
+    "approved_keys", metadata,
+    sa.Column("fingerprint", sa.String, primary_key=True),
+    sa.Column("role", sa.String, nullable=False),
+)
+sign_in_links = sa.Table(
+    "sign_in_links", metadata,
+    sa.Column("digest", sa.String, primary_key=True),
+    sa.Column("user", sa.String, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("host", sa.String, nullable=False),
+    sa.Column("parent", sa.String, nullable=False, server_default=""),
+    sa.Column("expires", sa.Float, nullable=False),
+)
+sessions = sa.Table(
+    "sessions", metadata,
+    sa.Column("digest", sa.String, primary_key=True),
+    sa.Column("user", sa.String, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("host", sa.String, nullable=False),
+    sa.Column("parent", sa.String, nullable=False, server_default=""),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("expires", sa.Float, nullable=False),
+    sa.Index("sessions_by_parent", "parent"),
+)
+
+
+def _user(row: Any) -> User:
+    values = dict(row._mapping)
+    return User(**values | {"role": Role(values["role"])})
+
+
+def user_by(tx: Tx, column: str, value: str) -> User | None:
+    """The account whose `id` or `handle` is `value`."""
+    row = tx.conn.execute(sa.select(users).where(users.c[column] == value)).first()
+    return None if row is None else _user(row)
+
+
+def all_users(tx: Tx) -> list[User]:
+    """Every account."""
+    return [_user(r) for r in tx.conn.execute(sa.select(users))]
+
+
+def insert_user(tx: Tx, handle: str, role: Role, login_name: str, chosen: bool) -> User:
+    """A new account; the caller has checked that the handle is free."""
+    user = User(ids.new("user"), handle, role, "", login_name, chosen, tx.now)
+    tx.conn.execute(users.insert(), vars(user) | {"role": role.value})
+    return user
+
+
+def update_user(tx: Tx, user: str, **values: object) -> None:
+    """Change columns of an account."""
+    tx.conn.execute(users.update().where(users.c.id == user), values)
+
+
+def key_by_fingerprint(tx: Tx, fingerprint: str) -> SshKey | None:
+    """The registered key with this fingerprint."""
+    row = tx.conn.execute(sa.select(ssh_keys).where(ssh_keys.c.fingerprint == fingerprint)).first()
+    return None if row is None else SshKey(**row._mapping)
+
+
+def keys_of(tx: Tx, user: str) -> list[SshKey]:
+    """Keys of an account, oldest first."""
+    query = sa.select(ssh_keys).where(ssh_keys.c.user == user).order_by(ssh_keys.c.created_at, ssh_keys.c.id)
+    return [SshKey(**r._mapping) for r in tx.conn.execute(query)]
+
+
+def insert_key(tx: Tx, user: str, fingerprint: str, public_key: str, name: str) -> SshKey:
+    """Register a key; the caller has checked fingerprint and name."""
+    key = SshKey(ids.new("key"), user, fingerprint, public_key, name, tx.now)
+    tx.conn.execute(ssh_keys.insert(), vars(key))
+    return key
+
+
+def delete_key(tx: Tx, key: str) -> None:
+    """Forget a key by id."""
+    tx.conn.execute(ssh_keys.delete().where(ssh_keys.c.id == key))
+
+
+def rename_key(tx: Tx, key: str, name: str) -> None:
+    """Give a key another name."""
+    tx.conn.execute(ssh_keys.update().where(ssh_keys.c.id == key), {"name": name})
+
+
+def approved_role(tx: Tx, fingerprint: str) -> Role | None:
+    """Role that a key not yet registered was approved for."""
+    found = tx.conn.execute(sa.select(approved_keys.c.role).where(approved_keys.c.fingerprint == fingerprint)).scalar()
+    return None if found is None else Role(found)
+
+
+def replace_approved(tx: Tx, fingerprints: Sequence[str], role: Role) -> None:
+    """Make `fingerprints` the whole list of approved keys."""
+    tx.conn.execute(approved_keys.delete())
+    for fingerprint in dict.fromkeys(fingerprints):
+        tx.conn.execute(approved_keys.insert(), {"fingerprint": fingerprint, "role": role.value})
+
+
+def insert_link(tx: Tx, digest: str, user: str, host: str, parent: str, expires: float) -> None:
+    """A one-time link that signs `user` in on `host`."""
+    row = {"digest": digest, "user": user, "host": host, "parent": parent, "expires": expires}
+    tx.conn.execute(sign_in_links.insert(), row)
+
+
+def link(tx: Tx, digest: str) -> tuple[str, str, str] | None:
+    """(user, host, parent) of an unused link that is still good."""
+    query = sa.select(sign_in_links.c.user, sign_in_links.c.host, sign_in_links.c.parent)
+    row = tx.conn.execute(query.where(sign_in_links.c.digest == digest, sign_in_links.c.expires > tx.now)).first()
+    return None if row is None else (row[0], row[1], row[2])
+
+
+def consume_link(tx: Tx, digest: str) -> tuple[str, str, str] | None:
+    """Like `link`, and the link is gone afterwards; old ones are swept on the way."""
+    found = link(tx, digest)
+    gone = (sign_in_links.c.digest == digest) | (sign_in_links.c.expires <= tx.now)
+    tx.conn.execute(sign_in_links.delete().where(gone))
+    return found
+
+
+def insert_session(tx: Tx, session: Session) -> None:
+    """Keep a new session."""
+    tx.conn.execute(sessions.insert(), vars(session))
+
+
+def session(tx: Tx, digest: str) -> Session | None:
+    """A session that has not expired."""
+    query = sa.select(sessions).where(sessions.c.digest == digest, sessions.c.expires > tx.now)
+    row = tx.conn.execute(query).first()
+    return None if row is None else Session(**row._mapping)
+
+
+def live_sessions(tx: Tx) -> list[Session]:
+    """Every session that has not expired."""
+    return [Session(**r._mapping) for r in tx.conn.execute(sa.select(sessions).where(sessions.c.expires > tx.now))]
+
+
+def delete_sessions(tx: Tx, digest: str) -> list[str]:
+    """End a session and those that came from it, or, for a child, its whole family; digests that are gone."""
+    parent = tx.conn.execute(sa.select(sessions.c.parent).where(sessions.c.digest == digest)).scalar()
+    root = parent or digest
+    family = (sessions.c.digest == root) | (sessions.c.parent == root) | (sessions.c.digest == digest)
+    gone = [r[0] for r in tx.conn.execute(sa.select(sessions.c.digest).where(family))]
+    tx.conn.execute(sessions.delete().where(family))
+    return gone

@@ -1,0 +1,160 @@
+"""The outside as protocols, and the frozen App that every use case is given."""
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from ussycode.access.decide import Permit
+from ussycode.access.facts import Caller
+from ussycode.base.clock import Clock
+from ussycode.base.db import Database
+from ussycode.base.events import Event
+from ussycode.base.telemetry import Telemetry
+from ussycode.config import Config
+from ussycode.runtime.guest.execs import ExecSpec, ExecStream
+from ussycode.runtime.guest.listeners import Listener
+from ussycode.runtime.guest.streams import Stream
+
+T = TypeVar("T")
+
+
+class NodeLink(Protocol):
+    """Streams into VMs, wherever they run. Every verb raises a declared Failure when the VM cannot be reached."""
+
+    async def dial(self, vm: str, port: int, host: str = "") -> Stream:
+        """Raw bytes to a TCP port inside the guest, loopback included."""
+        ...
+
+    async def dial_path(self, vm: str, path: str) -> Stream:
+        """Raw bytes to a unix socket inside the guest."""
+        ...
+
+    async def open_exec(self, vm: str, spec: ExecSpec) -> ExecStream:
+        """A command or a login shell in the guest."""
+        ...
+
+    async def open_sftp(self, vm: str, user: str = "") -> Stream:
+        """SFTP version 3 packets served inside the guest."""
+        ...
+
+    async def listen(self, vm: str, user: str = "", host: str = "", port: int = 0, path: str | None = None) -> Listener:
+        """A TCP port (`path` None) or a unix socket (`path` empty: a private one is made) inside the guest."""
+        ...
+
+
+class ImageCatalog(Protocol):
+    """Images that `new --image` may name."""
+
+    def names(self) -> Sequence[str]:
+        """Names that are ready to boot."""
+        ...
+
+    def login_user(self, image: str) -> str:
+        """The user a shell of that image belongs to."""
+        ...
+
+    def default_port(self, image: str) -> int:
+        """Port that the image's VMs show over HTTPS until another is chosen."""
+        ...
+
+
+@dataclass
+class Waiters:
+    """Who waits for a subject to change. Woken by events after their commit, never by a timer."""
+
+    _waiting: dict[str, set[asyncio.Event]] = field(default_factory=dict)
+
+    async def heard(self, events: Sequence[Event]) -> None:
+        """Wake everyone who waits for the subjects of `events`."""
+        for event in events:
+            for waiter in self._waiting.get(event.subject, ()):
+                waiter.set()
+
+    async def until(self, subject: str, check: Callable[[], Awaitable[T | None]], seconds: float) -> T | None:
+        """First result of `check` that is not None, asked again after each event on `subject`; None when time is up."""
+        woken = asyncio.Event()
+        self._waiting.setdefault(subject, set()).add(woken)
+        try:
+            async with asyncio.timeout(seconds):
+                while (found := await check()) is None:
+                    await woken.wait()
+                    woken.clear()
+                return found
+        except TimeoutError:
+            return None
+        finally:
+            self._waiting[subject].discard(woken)
+            if not self._waiting[subject]:
+                del self._waiting[subject]
+
+
+@dataclass(frozen=True)
+class App:
+    """Everything a use case may need; nothing in it is optional."""
+
+    config: Config
+    db: Database
+    clock: Clock
+    link: NodeLink
+    images: ImageCatalog
+    waiters: Waiters
+    telemetry: Telemetry
+    nudge: Callable[[], None]
+    """Ask the reconciler to look now."""
+
+
+class Talk(Protocol):
+    """What a command may say while it runs. Silent when nobody sits in front."""
+
+    @property
+    def tty(self) -> bool:
+        """A person at a terminal: questions may be asked."""
+        ...
+
+    async def progress(self, text: str) -> None:
+        """Show where a long command is; replaces the line shown before."""
+        ...
+
+    async def read_stdin(self, limit: int) -> bytes:
+        """Everything piped in, at most `limit` bytes; empty where there is no input."""
+        ...
+
+
+class Silent:
+    """Nobody listens: `/exec`, the dashboard, pipes without input."""
+
+    tty = False
+
+    async def progress(self, text: str) -> None:
+        """Say nothing."""
+
+    async def read_stdin(self, limit: int) -> bytes:
+        """No input."""
+        return b""
+
+
+@dataclass(frozen=True)
+class Ctx:
+    """One running command: who asked, what was allowed, and how to talk back."""
+
+    app: App
+    caller: Caller
+    permit: Permit
+    permits: dict[str, Permit]
+    """For commands that name several VMs: a permit by VM name; the ones not found are missing."""
+    talk: Talk
+    request_id: str
+
+
+@dataclass(frozen=True)
+class Attach:
+    """What `ssh VM` returns: the door performs it, `/exec` streams it."""
+
+    vm: str
+    name: str
+    user: str
+    command: str | None
+    """None asks for a login shell."""
+

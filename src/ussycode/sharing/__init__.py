@@ -1,0 +1,1 @@
+"""Ports, visibility, and what edges are told."""

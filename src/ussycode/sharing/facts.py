@@ -1,0 +1,79 @@
+"""Gathers what decisions need: one read for a command, the whole picture or its changes for edges."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ussycode.access.facts import VmFacts
+from ussycode.base.db import Tx
+from ussycode.base.events import Event
+from ussycode.identity import store as identity
+from ussycode.identity.model import Session, User
+from ussycode.ports import ImageCatalog
+from ussycode.runtime.driver import Power
+from ussycode.sharing import store
+from ussycode.sharing.model import Ports, resolve
+from ussycode.vms import store as vms
+from ussycode.vms.model import Vm
+from ussycode.wire.edge import Change, EdgeSession, EdgeUser, EdgeVm, Snapshot
+
+
+def of_vm(tx: Tx, images: ImageCatalog, name: str) -> VmFacts | None:
+    """Facts about the VM called `name`; None when there is none."""
+    vm = vms.by_name(tx, name)
+    if vm is None or vm.power is Power.ABSENT:
+        return None
+    ports = ports_of(tx, images, vm)
+    return VmFacts(vm.id, vm.name, vm.owner, ports.public, ports.primary)
+
+
+def ports_of(tx: Tx, images: ImageCatalog, vm: Vm) -> Ports:
+    """Ports of one VM."""
+    return resolve(store.ports_of(tx, vm.id), images.default_port(vm.image))
+
+
+def snapshot(tx: Tx, images: ImageCatalog, seq: int) -> Snapshot:
+    """Everything an edge must know, numbered `seq`."""
+    chosen = store.all_ports(tx)
+    return Snapshot(
+        seq,
+        [_vm(v, resolve(chosen.get(v.id, {}), images.default_port(v.image))) for v in vms.everything(tx) if _shown(v)],
+        [_user(u) for u in identity.all_users(tx)],
+        [_session(s) for s in identity.live_sessions(tx)],
+    )
+
+
+def change(tx: Tx, images: ImageCatalog, seq: int, events: Sequence[Event]) -> Change:
+    """What `events` changed for edges, numbered `seq`; empty lists when they concern no edge."""
+    made = Change(seq, [], [], [], [], [], [])
+    for subject, kind in dict.fromkeys((e.subject, e.kind.partition(".")[0]) for e in events):
+        if kind in ("vm", "share"):
+            found = vms.by_id(tx, subject)
+            if found is None or not _shown(found):
+                made.drop_vms.append(subject)
+            else:
+                made.put_vms.append(_vm(found, ports_of(tx, images, found)))
+        elif kind == "user":
+            user = identity.user_by(tx, "id", subject)
+            made.drop_users.append(subject) if user is None else made.put_users.append(_user(user))
+        elif kind == "session":
+            session = identity.session(tx, subject)
+            made.drop_sessions.append(subject) if session is None else made.put_sessions.append(_session(session))
+    return made
+
+
+def _shown(vm: Vm) -> bool:
+    return vm.power is not Power.ABSENT
+
+
+def _vm(vm: Vm, ports: Ports) -> EdgeVm:
+    address = vm.address if vm.running else ""
+    public = tuple(sorted(ports.public))
+    return EdgeVm(vm.id, vm.name, vm.owner, vm.status, address, vm.secret, ports.primary, public)
+
+
+def _user(user: User) -> EdgeUser:
+    return EdgeUser(user.id, user.handle, user.role.value, user.email)
+
+
+def _session(session: Session) -> EdgeSession:
+    return EdgeSession(session.digest, session.user, session.host, session.expires)

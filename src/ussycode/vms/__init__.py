@@ -1,0 +1,1 @@
+"""The VM record and its lifecycle intent."""

@@ -1,0 +1,171 @@
+"""Commands about VMs, one declaration each."""
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from ussycode.access.actions import Action
+from ussycode.base import names
+from ussycode.base.errors import Failure
+from ussycode.cmdline.spec import ACCOUNT, command, flag, rest, switch, vm, word
+from ussycode.ports import Attach, Ctx
+from ussycode.vms import ops
+from ussycode.vms.model import Vm
+from ussycode.vms.views import ListView, NewView, RemoveView, RenameView, RestartView, VmPlace
+
+IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+
+
+def env_pair(text: str) -> tuple[str, str]:
+    """`KEY=VALUE`; the value may hold anything but NUL."""
+    name, equals, value = text.partition("=")
+    if not equals or not ENV_NAME.fullmatch(name):
+        raise ValueError("write KEY=VALUE, with a KEY of letters, digits and _")
+    if "\0" in value:
+        raise ValueError("a value cannot hold a NUL byte")
+    return name, value
+
+
+def image_name(text: str) -> str:
+    """The name of an image."""
+    if not IMAGE.fullmatch(text):
+        raise ValueError("an image name is letters, digits and . _ / : @ -")
+    return text
+
+
+def target(text: str) -> str:
+    """The name of an existing VM, as typed."""
+    if not re.fullmatch(r"[a-z0-9-]{1,63}", text):
+        raise ValueError("a VM name is a-z, 0-9 and -")
+    return text
+
+
+def pattern(text: str) -> str:
+    """A VM name in which * and ? stand for anything."""
+    if not re.fullmatch(r"[a-z0-9*?-]{1,63}", text):
+        raise ValueError("a pattern is a VM name with * or ?")
+    return text
+
+
+def ssh_target(text: str) -> str:
+    """`[user@]vm`."""
+    user, at, name = text.rpartition("@")
+    if at and not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", user):
+        raise ValueError("write VM or USER@VM")
+    target(name)
+    return text
+
+
+@dataclass(frozen=True)
+class New:
+    """Arguments of `new`."""
+
+    name: str | None = flag(names.vm_name, help="name; invented when omitted")
+    image: str | None = flag(image_name, help="image to boot", complete="image")
+    env: tuple[tuple[str, str], ...] = flag(env_pair, many=True, help="KEY=VALUE for everything that runs in the VM")
+    no_email: bool = switch(help="send no mail about the new VM")
+
+
+@command("new", needs=Action.VM_CREATE, on=ACCOUNT, examples=("new", "new --name demo --env A=1 --env B='x y'"))
+async def new(ctx: Ctx, a: New) -> NewView:
+    """Create a VM and wait until it answers."""
+    await ctx.talk.progress("booting " + (a.name or "a new VM"))
+    image = a.image or ctx.app.config.default_image
+    made = await ops.create(ctx.app, ctx.permit, a.name, image, a.env)
+    return NewView(made, VmPlace.of(ctx.app.config, made.name), ctx.app.images.default_port(made.image))
+
+
+@dataclass(frozen=True)
+class Ls:
+    """Arguments of `ls`."""
+
+    pattern: str = word(pattern, help="only names that match; * and ? stand for anything", default="*", complete="vm")
+    long: bool = switch(help="sizes, port and image too", short="l")
+
+
+@command("ls", needs=Action.VM_LIST, on=ACCOUNT, reads_only=True, examples=("ls", "ls -l 'web-*'"))
+async def ls(ctx: Ctx, a: Ls) -> ListView:
+    """List your VMs."""
+    found = [v for v in await ops.mine(ctx.app, ctx.permit) if fnmatchcase(v.name, a.pattern)]
+    return ListView(tuple(_row(ctx, v) for v in found), a.long)
+
+
+def _row(ctx: Ctx, v: Vm) -> tuple[Vm, VmPlace, int]:
+    return v, VmPlace.of(ctx.app.config, v.name), ctx.app.images.default_port(v.image)
+
+
+@dataclass(frozen=True)
+class Rm:
+    """Arguments of `rm`."""
+
+    vm: tuple[str, ...] = word(target, help="the VMs to delete", many=True, complete="vm")
+
+
+@command("rm", needs=Action.VM_DELETE, on=vm("vm"), examples=("rm demo", "rm demo web-a web-b"))
+async def rm(ctx: Ctx, a: Rm) -> RemoveView:
+    """Delete VMs and their disks, without asking; there is no way back."""
+    deleted: list[str] = []
+    errors: dict[str, str] = {}
+    for name in dict.fromkeys(a.vm):
+        if name not in ctx.permits:
+            continue
+        await ctx.talk.progress(f"removing {name}")
+        try:
+            await ops.remove(ctx.app, ctx.permits[name])
+            deleted.append(name)
+        except Failure as failure:
+            errors[name] = failure.sentence
+    missing = tuple(n for n in dict.fromkeys(a.vm) if n not in ctx.permits)
+    return RemoveView(tuple(deleted), missing, errors)
+
+
+@dataclass(frozen=True)
+class OneVm:
+    """Arguments of commands on one VM."""
+
+    vm: str = word(target, help="the VM", complete="vm")
+
+
+@command("restart", needs=Action.VM_CHANGE, on=vm("vm"), examples=("restart demo",))
+async def restart(ctx: Ctx, a: OneVm) -> RestartView:
+    """Shut a VM down and boot it again; its disk stays."""
+    await ctx.talk.progress(f"restarting {a.vm}")
+    done = await ops.restart(ctx.app, ctx.permit)
+    return RestartView(done.name)
+
+
+@dataclass(frozen=True)
+class Rename:
+    """Arguments of `rename`."""
+
+    vm: str = word(target, help="the VM", complete="vm")
+    new_name: str = word(names.vm_name, help="its new name")
+
+
+@command("rename", needs=Action.VM_CHANGE, on=vm("vm"), examples=("rename demo shop",))
+async def rename(ctx: Ctx, a: Rename) -> RenameView:
+    """Give a VM another name; its host name moves at once."""
+    done, old = await ops.rename(ctx.app, ctx.permit, a.new_name)
+    return RenameView(old, done.name, VmPlace.of(ctx.app.config, done.name))
+
+
+@dataclass(frozen=True)
+class Ssh:
+    """Arguments of `ssh`."""
+
+    vm: str = word(ssh_target, help="VM or USER@VM", complete="vm")
+    command: tuple[str, ...] = rest(help="what to run; a shell when omitted")
+    login: str | None = flag(str, help="user in the VM")
+
+
+@command("ssh", needs=Action.VM_SHELL, on=vm("vm"), examples=("ssh demo", "ssh demo uname -a", "ssh root@demo id"))
+async def ssh(ctx: Ctx, a: Ssh) -> Attach:
+    """Open a shell in a VM, or run one command there."""
+    found = await ops.reachable(ctx.app, ctx.permit)
+    user = a.vm.rpartition("@")[0] or a.login or ctx.app.images.login_user(found.image)
+    return Attach(found.id, found.name, user, " ".join(a.command) if a.command else None)
+
+
+ALL = (ls, new, rm, restart, rename, ssh)

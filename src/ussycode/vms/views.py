@@ -1,0 +1,155 @@
+"""What VM commands answer, for people and for machines; names follow the wire contract."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ussycode.base.clock import rfc3339
+from ussycode.cmdline.render import Style, table
+from ussycode.config import Config
+from ussycode.vms.model import Vm
+
+REGION = "local"
+
+
+@dataclass(frozen=True)
+class VmPlace:
+    """Where a VM is reached."""
+
+    ssh_command: str
+    ssh_dest: str
+    ssh_port: int
+    https_url: str
+
+    @classmethod
+    def of(cls, config: Config, name: str) -> VmPlace:
+        """The place of the VM called `name`."""
+        return cls(
+            config.ssh_command(name), f"{name}@{config.domain}", config.ssh_port, config.host_url(config.vm_host(name))
+        )
+
+
+@dataclass(frozen=True)
+class NewView:
+    """A VM that was just made."""
+
+    vm: Vm
+    place: VmPlace
+    proxy_port: int
+
+    def text(self, style: Style) -> str:
+        """Name, shell and URL."""
+        head = style.paint(self.vm.name, "green")
+        web = f"{self.place.https_url} (port {self.proxy_port})"
+        return f"{head} is up\n  shell  {self.place.ssh_command}\n  web    {web}"
+
+    def document(self) -> object:
+        """The document of `new`."""
+        return {
+            "vm_name": self.vm.name, "tags": [], "ssh_command": self.place.ssh_command, "ssh_dest": self.place.ssh_dest,
+            "ssh_host": self.place.ssh_dest.partition("@")[2], "ssh_user": self.vm.name,
+            "ssh_port": self.place.ssh_port, "https_url": self.place.https_url, "proxy_port": self.proxy_port,
+            "created_at": rfc3339(self.vm.created_at), "egress_policy": "all",
+        }
+
+
+@dataclass(frozen=True)
+class ListView:
+    """The caller's VMs."""
+
+    rows: tuple[tuple[Vm, VmPlace, int], ...]
+    long: bool
+
+    def text(self, style: Style) -> str:
+        """A table; one line of advice when there is none."""
+        if not self.rows:
+            return "no VMs yet; type new"
+        head = ["NAME", "STATUS", "IMAGE", "URL"] + (["CPU", "MEMORY", "DISK", "PORT"] if self.long else [])
+        lines = [table(head, [self._cells(*row) for row in self.rows], style)]
+        lines += [f"{vm.name}: {vm.detail}" for vm, _, _ in self.rows if vm.detail and vm.phase == "failed"]
+        return "\n".join(lines)
+
+    def _cells(self, vm: Vm, place: VmPlace, port: int) -> list[str]:
+        cells = [vm.name, vm.status, vm.image, place.https_url]
+        size = [str(vm.vcpus), f"{vm.memory_mib} MiB", f"{vm.disk_gib} GiB", str(port)]
+        return cells + size if self.long else cells
+
+    def document(self) -> object:
+        """The document of `ls`."""
+        return {"vms": [self._item(*row) for row in self.rows]}
+
+    def _item(self, vm: Vm, place: VmPlace, port: int) -> dict[str, object]:
+        item: dict[str, object] = {
+            "vm_name": vm.name, "ssh_dest": place.ssh_dest, "https_url": place.https_url, "status": vm.status,
+            "region": REGION, "region_display": "this host", "created_at": rfc3339(vm.created_at),
+        }
+        if vm.detail:
+            item |= {"detail": vm.detail, "console": vm.console}
+        if self.long:
+            item |= {
+                "cpu": vm.vcpus, "memory": vm.memory_mib << 20, "disk": vm.disk_gib << 30, "proxy_port": port,
+                "image": vm.image, "node": REGION,
+            }
+        return item
+
+
+@dataclass(frozen=True)
+class RemoveView:
+    """Results of `rm` by name."""
+
+    deleted: tuple[str, ...]
+    not_found: tuple[str, ...]
+    errors: dict[str, str]
+
+    @property
+    def failed(self) -> list[str]:
+        """Names that are still there or never were."""
+        return [*self.not_found, *self.errors]
+
+    def text(self, style: Style) -> str:
+        """A line for each name."""
+        lines = [f"removed {name}" for name in self.deleted]
+        lines += [f"no VM named {name}" for name in self.not_found]
+        return "\n".join(lines + [f"{name}: {why}" for name, why in self.errors.items()])
+
+    def document(self) -> object:
+        """The document of `rm`."""
+        made: dict[str, object] = {"deleted": list(self.deleted), "failed": self.failed}
+        if self.not_found:
+            made["not_found"] = list(self.not_found)
+        return made | ({"errors": self.errors} if self.errors else {})
+
+
+@dataclass(frozen=True)
+class RestartView:
+    """A VM that was restarted."""
+
+    vm_name: str
+
+    def text(self, style: Style) -> str:
+        """One line."""
+        return f"{self.vm_name} restarted"
+
+    def document(self) -> object:
+        """The document of `restart`."""
+        return {"status": "restarted", "vm_name": self.vm_name}
+
+
+@dataclass(frozen=True)
+class RenameView:
+    """A VM under its new name."""
+
+    old_name: str
+    new_name: str
+    place: VmPlace
+
+    def text(self, style: Style) -> str:
+        """The new name with its places."""
+        where = f"  shell  {self.place.ssh_command}\n  web    {self.place.https_url}"
+        return f"{self.old_name} is now {self.new_name}\n{where}"
+
+    def document(self) -> object:
+        """The document of `rename`."""
+        return {
+            "status": "renamed", "old_name": self.old_name, "new_name": self.new_name,
+            "ssh_dest": self.place.ssh_dest, "https_url": self.place.https_url,
+        }
