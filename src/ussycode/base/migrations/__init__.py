@@ -1,0 +1,1 @@
+"""Schema changes in order; Alembic runs them, `ussycode.base.schema` asks it to."""
