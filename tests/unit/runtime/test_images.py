@@ -88,6 +88,19 @@ def test_a_new_build_becomes_current_and_the_old_one_stays_for_its_vms(store: Im
     assert store.get("debian-min", old.digest) == old
 
 
+def test_an_image_of_the_present_recipe_is_not_built_again(store: ImageStore) -> None:
+    image = put(store, b"first")
+    assert store.ensure("debian-min") == image
+
+
+def test_a_changed_recipe_has_another_digest(tmp_path: Path) -> None:
+    shutil.copytree(SHIPPED / "debian-min", tmp_path / "debian-min")
+    before = recipe.load("debian-min", tmp_path).digest
+    assert before == recipe.load("debian-min", SHIPPED).digest
+    (tmp_path / "debian-min/files/etc/motd").write_text("hello")
+    assert recipe.load("debian-min", tmp_path).digest != before
+
+
 def test_an_absent_image_is_none_not_an_error(store: ImageStore) -> None:
     assert store.list() == []
     assert store.find("debian-min") is None

@@ -1,6 +1,8 @@
 """What an image is made of: a folder with recipe.toml, files/ laid over the system, and customize.sh."""
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -50,6 +52,15 @@ class Recipe:
     def script(self) -> Path:
         """What runs inside the new system after the overlay is there."""
         return self.folder / "customize.sh"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the names, modes and bytes of the recipe's files, as hex."""
+        hasher = hashlib.sha256()
+        for path in sorted(path for path in self.folder.rglob("*") if path.is_file()):
+            about = f"{path.relative_to(self.folder)}\n{os.access(path, os.X_OK)}\n{path.stat().st_size}\n"
+            hasher.update(about.encode() + path.read_bytes())
+        return hasher.hexdigest()
 
 
 def names(folder: Path) -> list[str]:

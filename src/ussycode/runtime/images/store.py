@@ -30,6 +30,8 @@ class Image:
     packages: int
     default_port: int
     labels: Mapping[str, str]
+    recipe: str
+    """Digest of the recipe it was built from."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,13 @@ class ImageStore:
         if not folder.resolve().is_relative_to(self.root.resolve()) or not (folder / "image.json").exists():
             return None
         return _load(folder)
+
+    def ensure(self, name: str, progress: Progress = silent) -> Image:
+        """The current image when the present recipe made it, else a fresh build. Raises as `build` does."""
+        image = self.find(name)
+        if image is not None and image.recipe == recipe.load(name, self.recipes).digest:
+            return image
+        return self.build(name, progress)
 
     def build(self, name: str, progress: Progress = silent) -> Image:
         """Build the recipe `name` and make it current. Blocks; one build at a time on this store.
@@ -100,7 +109,7 @@ class ImageStore:
         image = Image(
             name=wanted.name, digest=digest, disk=final / "disk.raw", login_user=wanted.login_user,
             init=wanted.init, size=wanted.disk_gib << 30, created=self.clock.now(), packages=built.packages,
-            default_port=wanted.default_port, labels=wanted.labels,
+            default_port=wanted.default_port, labels=wanted.labels, recipe=wanted.digest,
         )
         (ready / "image.json").write_text(_dump(image))
         publish(ready, final)

@@ -1,0 +1,38 @@
+"""What live tests boot: made once, kept between runs in LIVE_TEST_DATA (a folder under /var/tmp otherwise)."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ussycode.runtime.images.store import Image, ImageStore
+from ussycode.runtime.kernel import BootFiles, boot_files
+
+
+@pytest.fixture(scope="session")
+def live_data() -> Path:
+    """The folder where kernel, initrd, images and downloaded packages are kept."""
+    folder = Path(os.environ.get("LIVE_TEST_DATA", f"/var/tmp/ussycode-live-{os.getuid()}"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def boot(live_data: Path) -> BootFiles:
+    return boot_files(live_data / "cache")
+
+
+@pytest.fixture(scope="session")
+def image_store(live_data: Path) -> ImageStore:
+    return ImageStore(live_data / "images")
+
+
+@pytest.fixture(scope="session")
+def debian_min(image_store: ImageStore) -> Image:
+    return image_store.ensure("debian-min")
+
+
+@pytest.fixture(scope="session")
+def ussyuntu(image_store: ImageStore) -> Image:
+    return image_store.ensure("ussyuntu")
