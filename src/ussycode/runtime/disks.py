@@ -1,0 +1,62 @@
+"""Disks of VMs: thin qcow2 overlays on an image's read-only raw disk."""
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from pathlib import Path
+
+from ussycode.base.errors import ErrorCode, Kind
+
+SPARE_MIB = 512
+"""Free space that must be left on the host's disk before another VM may be made."""
+_TIMEOUT = 30.0
+"""Seconds `qemu-img` may take; an overlay is made in about 20 ms."""
+
+NO_ROOM = ErrorCode(
+    "disk.no_room", Kind.UNAVAILABLE, "the host's disk is full: {free} MiB are free and {spare} MiB must stay free",
+    hint="the operator has to free space; removing VMs you no longer need helps",
+)
+DISK_FAILED = ErrorCode("disk.failed", Kind.FAILED, "the VM's disk could not be made: {why}")
+
+
+async def make_overlay(base: Path, disk: Path, gib: int) -> None:
+    """Make the disk of a VM: `gib` GiB, its first content that of `base`. Keeps a disk that exists.
+
+    Raises NO_ROOM or DISK_FAILED, and then leaves nothing behind.
+    """
+    if disk.exists():
+        return
+    require_room(disk.parent)
+    draft = disk.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    try:
+        await _qemu_img("create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base), str(draft), f"{gib}G")
+        draft.chmod(0o600)
+        draft.replace(disk)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def require_room(folder: Path) -> None:
+    """Raise NO_ROOM when the file system of `folder` is nearly full."""
+    free = shutil.disk_usage(folder).free >> 20
+    if free < SPARE_MIB:
+        raise NO_ROOM(free=free, spare=SPARE_MIB)
+
+
+async def _qemu_img(*words: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        "qemu-img", *words, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            _, said = await process.communicate()
+    except TimeoutError:
+        raise DISK_FAILED(why="qemu-img takes too long") from None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    if process.returncode:
+        raise DISK_FAILED(why=said.decode(errors="replace").strip() or f"qemu-img ended with {process.returncode}")

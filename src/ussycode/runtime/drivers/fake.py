@@ -1,0 +1,135 @@
+"""Drivers without machines: for development, and each of the others a story about failure."""
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from ussycode.runtime.disks import NO_ROOM, SPARE_MIB
+from ussycode.runtime.driver import Phase, Seen, VmId, Want
+from ussycode.runtime.guest.streams import GuestAddress
+
+
+@dataclass
+class FakeDriver:
+    """Keeps VMs in memory; they run as soon as they are started. `told` is what each guest was told last."""
+
+    vms: dict[VmId, Seen] = field(default_factory=dict)
+    told: dict[VmId, Want] = field(default_factory=dict)
+    listeners: list[Callable[[], None]] = field(default_factory=list)
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever a VM changes phase."""
+        self.listeners.append(listener)
+
+    async def open(self) -> None:
+        """Nothing to take over."""
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    async def seen(self) -> Sequence[Seen]:
+        """What was made so far."""
+        return list(self.vms.values())
+
+    async def prepare(self, want: Want) -> None:
+        """Make a VM without a disk."""
+        if want.vm not in self.vms:
+            self._put(Seen(want.vm, Phase.PREPARED, login_user="ussy"))
+
+    async def start(self, want: Want) -> None:
+        """Run, at once and for ever."""
+        await self.prepare(want)
+        if self.vms[want.vm].boot < want.boot:
+            self.told[want.vm] = want
+            self._booted(want)
+
+    async def stop(self, vm: VmId) -> None:
+        """Stop at once."""
+        if vm in self.vms:
+            self._put(replace(self.vms[vm], phase=Phase.STOPPED, boot=0, address="", detail="", console=""))
+
+    async def destroy(self, vm: VmId) -> None:
+        """Forget the VM."""
+        self.told.pop(vm, None)
+        if self.vms.pop(vm, None) is not None:
+            self._changed()
+
+    async def update(self, want: Want) -> None:
+        """Remember what the guest would be told."""
+        if want.vm in self.told:
+            self.told[want.vm] = want
+
+    def power_off(self, vm: VmId) -> None:
+        """What a guest does that switches itself off."""
+        self._put(replace(self.vms[vm], phase=Phase.STOPPED, address="", detail="the guest powered itself off"))
+
+    def guest_address(self, vm: VmId) -> GuestAddress | None:
+        """An address on the loopback at which a test may serve the agent."""
+        one = self.vms.get(vm)
+        if one is None or one.phase is not Phase.RUNNING:
+            return None
+        return GuestAddress(one.address, self.told[vm].secret)
+
+    def console(self, vm: VmId) -> str:
+        """Fakes have nothing to say but why they failed."""
+        return self.vms[vm].console if vm in self.vms else ""
+
+    def _booted(self, want: Want) -> None:
+        number = want.number
+        address = f"127.{192 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
+        before = replace(self.vms[want.vm], detail="", console="")
+        self._put(replace(before, phase=Phase.RUNNING, boot=want.boot, address=address))
+
+    def _put(self, one: Seen) -> None:
+        self.vms[one.vm] = one
+        self._changed()
+
+    def _changed(self) -> None:
+        for listener in self.listeners:
+            listener()
+
+
+@dataclass
+class SlowDriver(FakeDriver):
+    """Boots only when `let_boot` is called."""
+
+    waiting: dict[VmId, Want] = field(default_factory=dict)
+
+    def let_boot(self, vm: VmId) -> None:
+        """The guest answers now."""
+        super()._booted(self.waiting.pop(vm))
+
+    def _booted(self, want: Want) -> None:
+        self.waiting[want.vm] = want
+        self._put(replace(self.vms[want.vm], phase=Phase.STARTING, boot=want.boot))
+
+
+@dataclass
+class NeverDriver(FakeDriver):
+    """Guests never answer: every boot fails with its last words."""
+
+    def _booted(self, want: Want) -> None:
+        self._put(replace(
+            self.vms[want.vm], phase=Phase.FAILED, boot=want.boot,
+            detail="the guest did not answer within 60 s", console="Kernel panic - not syncing: no init found",
+        ))
+
+
+@dataclass
+class StuckDriver(FakeDriver):
+    """Every verb hangs until it is cancelled."""
+
+    async def prepare(self, want: Want) -> None:
+        """Never returns."""
+        await asyncio.Event().wait()
+
+
+@dataclass
+class DiskFullDriver(FakeDriver):
+    """The host has no room for another disk."""
+
+    async def prepare(self, want: Want) -> None:
+        """Raises NO_ROOM for every VM that has no disk yet."""
+        if want.vm not in self.vms:
+            raise NO_ROOM(free=3, spare=SPARE_MIB)

@@ -1,0 +1,1 @@
+"""Machines as QEMU microvms, under KVM where it works and under software emulation elsewhere."""

@@ -1,0 +1,135 @@
+"""The QEMU driver: one Machine per VM folder, adopted again by every new process of control."""
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+
+from ussycode.base.clock import Clock
+from ussycode.base.errors import ErrorCode, Kind
+from ussycode.runtime.driver import Phase, Seen, VmId, Want
+from ussycode.runtime.drivers.qemu import saved
+from ussycode.runtime.drivers.qemu.machine import Host, Machine
+from ussycode.runtime.guest.streams import GuestAddress
+from ussycode.runtime.images.store import Image, ImageStore
+from ussycode.runtime.instance import Instance
+from ussycode.runtime.privileged.client import HelperClient
+from ussycode.runtime.privileged.protocol import Accel
+
+BOOT_SECONDS = 60.0
+"""Time a guest gets to answer, when the operator says nothing else."""
+NO_IMAGE = ErrorCode(
+    "image.missing", Kind.NOT_FOUND, "there is no image named {image} on this node",
+    hint="the operator builds it: ussycode image build {image}",
+)
+
+
+class QemuDriver:
+    """Runs VMs as QEMU processes that outlive it. Call `open` before any verb and `close` at the end."""
+
+    def __init__(
+        self, instance: Instance, images: ImageStore, helper: HelperClient, accel: Accel, clock: Clock,
+        boot_timeout: float = BOOT_SECONDS,
+    ) -> None:
+        """`helper` speaks to the privileged helper of the same instance; `boot_timeout` in seconds."""
+        self._images = images
+        self._machines: dict[VmId, Machine] = {}
+        self._listeners: list[Callable[[], None]] = []
+        boots = asyncio.Semaphore(max(2, os.cpu_count() or 1))
+        self._host = Host(instance, helper, accel, clock, boot_timeout, boots, self._changed)
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever a VM changes phase, so that nobody has to poll."""
+        self._listeners.append(listener)
+
+    async def open(self) -> None:
+        """Load the network rules and take over every VM that is on disk, running or not."""
+        await self._host.helper.net_up()
+        for state in saved.every(self._host.instance.data / "vms"):
+            machine = Machine(self._host, state)
+            self._machines[state.want.vm] = machine
+            machine.adopt()
+
+    async def close(self) -> None:
+        """Let go of all VMs; they go on running."""
+        await asyncio.gather(*(machine.leave() for machine in self._machines.values()))
+
+    async def seen(self) -> Sequence[Seen]:
+        """What is here now."""
+        return [machine.seen() for machine in self._machines.values()]
+
+    async def prepare(self, want: Want) -> None:
+        """Make disk and state of the VM. Raises NO_IMAGE, NO_ROOM, DISK_FAILED, HELPER_*."""
+        machine = self._machines.get(want.vm)
+        image = self._image(want, machine)
+        if machine is None:
+            machine = self._machines[want.vm] = self._new(want, image)
+        async with machine.verbs:
+            await machine.prepare(want, image.disk)
+
+    async def start(self, want: Want) -> None:
+        """Ask the VM to boot; a VM that was never prepared is prepared first."""
+        if want.vm not in self._machines:
+            await self.prepare(want)
+        machine = self._machines[want.vm]
+        async with machine.verbs:
+            machine.start(want)
+
+    async def stop(self, vm: VmId) -> None:
+        """Shut down within a bound; no error when there is no such VM."""
+        machine = self._machines.get(vm)
+        if machine is not None:
+            async with machine.verbs:
+                await machine.stop()
+
+    async def destroy(self, vm: VmId) -> None:
+        """Remove every trace; no error when there is none."""
+        machine = self._machines.get(vm)
+        if machine is None:
+            saved.forget(self._host.instance.vm_data(vm))
+            return
+        async with machine.verbs:
+            await machine.destroy()
+        self._machines.pop(vm, None)
+
+    async def update(self, want: Want) -> None:
+        """Tell the guest its new name and keys. Raises the guest's failures."""
+        machine = self._machines.get(want.vm)
+        if machine is not None:
+            async with machine.verbs:
+                await machine.update(want)
+
+    def guest_address(self, vm: VmId) -> GuestAddress | None:
+        """Where streams to the guest go; None unless it is running."""
+        machine = self._machines.get(vm)
+        return None if machine is None else machine.guest_address()
+
+    def console(self, vm: VmId) -> str:
+        """The last console lines; empty for an unknown VM."""
+        machine = self._machines.get(vm)
+        return "" if machine is None else machine.console()
+
+    def _changed(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+    def _image(self, want: Want, machine: Machine | None) -> Image:
+        """The image a VM stands on: once chosen, the same build for ever, because its disk is an overlay."""
+        known = None if machine is None else self._images.get(machine.saved.want.image, machine.saved.digest)
+        image = known or self._images.find(want.image)
+        if image is None:
+            raise NO_IMAGE(image=want.image)
+        return image
+
+    def _new(self, want: Want, image: Image) -> Machine:
+        state = saved.Saved(
+            want=want, digest=image.digest, init=image.init, login_user=image.login_user,
+            default_port=image.default_port, phase=Phase.ABSENT,
+        )
+        folder = self._host.instance.vm_data(want.vm)
+        folder.mkdir(mode=0o711, exist_ok=True)
+        uid = self._host.instance.control_uid
+        if os.geteuid() == 0:
+            os.chown(folder, uid, uid)
+        saved.save(folder, state)
+        return Machine(self._host, state)

@@ -1,0 +1,346 @@
+"""One VM on this node: its verbs, and the task that watches its QEMU from spawn to end."""
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from ussycode.base.clock import Clock
+from ussycode.base.errors import Failure
+from ussycode.runtime import disks
+from ussycode.runtime.driver import Phase, Seen, Want
+from ussycode.runtime.drivers.qemu import console, endings
+from ussycode.runtime.drivers.qemu.monitor import Monitor
+from ussycode.runtime.drivers.qemu.process import Watch
+from ussycode.runtime.drivers.qemu.saved import Saved, forget, save
+from ussycode.runtime.guest.channel import ControlChannel
+from ussycode.runtime.guest.identity import Identity
+from ussycode.runtime.guest.streams import GuestAddress
+from ussycode.runtime.instance import Instance
+from ussycode.runtime.privileged import processes, vm_files
+from ussycode.runtime.privileged.client import HelperClient
+from ussycode.runtime.privileged.processes import Record
+from ussycode.runtime.privileged.protocol import Accel
+
+SHUTDOWN_SECONDS = 10.0
+"""Time a guest gets to power off by itself before QEMU is told to quit."""
+KILL_SECONDS = 5.0
+"""Time between `quit` and SIGKILL, and the longest wait after SIGKILL."""
+CONFIGURE_SECONDS = 30.0
+MAX_RESETS, RESET_WINDOW = 3, 120.0
+"""Restarts of its own that a guest may make, each within so many seconds; a panic must not loop for ever."""
+_log = structlog.get_logger("ussycode.vm")
+
+
+@dataclass(frozen=True)
+class Host:
+    """What all machines of a node share. `boot_timeout` in seconds; `boots` bounds how many boot at once."""
+
+    instance: Instance
+    helper: HelperClient
+    accel: Accel
+    clock: Clock
+    boot_timeout: float
+    boots: asyncio.Semaphore
+    changed: Callable[[], None]
+
+
+@dataclass
+class Machine:
+    """The state of one VM and the only code that changes it. Verbs of one VM never overlap."""
+
+    host: Host
+    saved: Saved
+    verbs: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _life: asyncio.Task[None] | None = None
+    _watch: Watch | None = None
+    _monitor: Monitor | None = None
+    _channel: ControlChannel | None = None
+    _record: Record | None = None
+    _ending: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """DATA/vms/ID."""
+        return self.host.instance.vm_data(self.saved.want.vm)
+
+    def seen(self) -> Seen:
+        """What the node reports of this VM."""
+        console.trim(self.folder / vm_files.CONSOLE)
+        saved, running = self.saved, self.saved.phase is Phase.RUNNING
+        return Seen(
+            vm=saved.want.vm, phase=saved.phase, boot=saved.boot, detail=saved.detail, console=saved.console,
+            address=self.host.instance.address(saved.want.number) if running else "",
+            login_user=saved.login_user, default_port=saved.default_port,
+            pid=self._record.pid if self._record is not None else 0,
+        )
+
+    def guest_address(self) -> GuestAddress | None:
+        """Where streams go; None unless the guest is running."""
+        if self.saved.phase is not Phase.RUNNING:
+            return None
+        return GuestAddress(self.host.instance.address(self.saved.want.number), self.saved.want.secret)
+
+    def console(self) -> str:
+        """The last console lines."""
+        return console.last_lines(self.folder / vm_files.CONSOLE)
+
+    async def prepare(self, want: Want, base: Path) -> None:
+        """Make the disk and give it to the VM's uid. Raises NO_ROOM, DISK_FAILED or the helper's refusal."""
+        await disks.make_overlay(base, self.folder / vm_files.DISK, want.disk_gib)
+        await self.host.helper.disk_own(want.vm, want.number)
+        self._become(Phase.PREPARED if self.saved.phase is Phase.ABSENT else self.saved.phase, want=want)
+
+    def start(self, want: Want) -> None:
+        """Boot in the background. A boot that is under way already, or over, is not begun again."""
+        if self._life is not None or self.saved.boot >= want.boot:
+            return
+        self._ending = False
+        self._become(Phase.STARTING, want=want, boot=want.boot, detail="", console="")
+        self._life = asyncio.create_task(self._live(None))
+
+    def adopt(self) -> None:
+        """Take up where an earlier process of control left off, from the record and the saved state alone."""
+        record = processes.read(self.host.instance.vm_run(self.saved.want.vm))
+        if record is not None and processes.alive(record):
+            self._life = asyncio.create_task(self._live(record))
+        elif self.saved.phase in (Phase.STARTING, Phase.RUNNING):
+            ending = endings.unwatched(record)
+            self._become(ending.phase, boot=0 if ending.phase is Phase.PREPARED else self.saved.boot,
+                         detail=ending.detail, console=self.console() if ending.phase is Phase.FAILED else "")
+
+    async def stop(self) -> None:
+        """Shut down within SHUTDOWN_SECONDS, else quit, else kill. STOPPED when it returns."""
+        self._ending = True
+        if self._life is not None:
+            await self._ask_guest_to_shut_down()
+            await self._end()
+        self._become(Phase.STOPPED, boot=0, detail="", console="")
+
+    async def destroy(self) -> None:
+        """End it without ceremony and remove every trace."""
+        self._ending = True
+        if self._life is not None:
+            await self._end()
+        want = self.saved.want
+        await self.host.helper.remove_traces(want.vm, want.number)
+        forget(self.folder)
+
+    async def update(self, want: Want) -> None:
+        """Tell the running guest its new name and keys when they differ from what it was told."""
+        told = self.saved.want
+        if (told.name, told.authorized_keys) == (want.name, want.authorized_keys) or self._channel is None:
+            return
+        if told.name == want.name:
+            await self._channel.set_authorized_keys(want.authorized_keys)
+        else:
+            await self._channel.configure(self._identity(want), timeout=CONFIGURE_SECONDS)
+        self._become(self.saved.phase, want=want)
+
+    async def leave(self) -> None:
+        """Let go of a VM that goes on running."""
+        if self._life is not None:
+            self._life.cancel()
+            await asyncio.gather(self._life, return_exceptions=True)
+            self._life = None
+
+    async def _ask_guest_to_shut_down(self) -> None:
+        if self._channel is None or self._watch is None or self.saved.phase is not Phase.RUNNING:
+            return
+        with suppress(Failure):
+            await self._channel.shutdown(grace=round(SHUTDOWN_SECONDS))
+            await self._watch.ended_within(SHUTDOWN_SECONDS)
+
+    async def _end(self) -> None:
+        """Quit, then kill; returns when the life task has ended."""
+        assert self._life is not None
+        if self._watch is not None:
+            await self._quit_or_kill(self._watch)
+        else:  # it waits for its turn to boot, or is being spawned just now
+            self._life.cancel()
+        await asyncio.gather(self._life, return_exceptions=True)
+        self._life = None
+        await self._clear_away()
+
+    async def _clear_away(self) -> None:
+        """Kill what may still run and remove root's traces of it."""
+        want = self.saved.want
+        record = processes.read(self.host.instance.vm_run(want.vm))
+        if record is not None:
+            with Watch(record) as watch:
+                await self.host.helper.kill(want.vm, want.number)
+                await watch.ended_within(KILL_SECONDS)
+        await self.host.helper.remove_traces(want.vm, want.number)
+
+    async def _quit_or_kill(self, watch: Watch) -> None:
+        if self._monitor is not None and not watch.over.is_set():
+            await self._monitor.quit()
+            if await watch.ended_within(KILL_SECONDS):
+                return
+        await self.host.helper.kill(self.saved.want.vm, self.saved.want.number)
+        await watch.ended_within(KILL_SECONDS)
+
+    async def _live(self, record: Record | None) -> None:
+        """From spawn (or adoption) to the end. The outermost frame: whatever goes wrong, the VM gets an ending."""
+        try:
+            ending = await self._through_resets(record)
+        except Failure as failure:
+            ending = endings.Ending(Phase.FAILED, failure.sentence)
+        except Exception:
+            _log.exception("the watch over a VM broke", vm=self.saved.want.vm)
+            ending = endings.BROKEN
+        if self._ending:
+            return  # the verb that ends it says what it became
+        with suppress(Failure):
+            await self._clear_away()
+        self._life = None
+        text = self.console() if ending.phase is Phase.FAILED else ""
+        self._become(ending.phase, detail=ending.detail, console=text)
+
+    async def _through_resets(self, record: Record | None) -> endings.Ending:
+        """One boot after the other while the guest asks to be started again, unless it does so too fast."""
+        resets = 0
+        while True:
+            born = self.host.clock.now()
+            ending = await self._one_boot(record)
+            if ending.phase is not Phase.STARTING or self._ending:
+                return ending
+            resets = resets + 1 if self.host.clock.now() - born < RESET_WINDOW else 1
+            if resets > MAX_RESETS:
+                return endings.TOO_MANY_RESETS
+            record = None
+            self._become(Phase.STARTING)
+
+    async def _one_boot(self, record: Record | None) -> endings.Ending:
+        want = self.saved.want
+        async with _Turn(self.host.boots, waits=self.saved.phase is Phase.STARTING) as turn:
+            record = record or await self._spawn()
+            run = self.host.instance.vm_run(want.vm)
+            with Watch(record) as watch:
+                self._record, self._watch = record, watch
+                try:
+                    async with Monitor(run / vm_files.QMP_SOCKET) as self._monitor:
+                        return await self._talk(run, watch, self._monitor, turn)
+                finally:
+                    self._record = self._watch = self._monitor = None
+
+    async def _talk(self, run: Path, watch: Watch, monitor: Monitor, turn: _Turn) -> endings.Ending:
+        self._channel = ControlChannel(run / vm_files.AGENT_SOCKET, self.host.clock)
+        self._channel.start()
+        try:
+            return await self._watch_over(watch, monitor, self._channel, turn)
+        finally:
+            await self._channel.close()
+            self._channel = None
+
+    async def _spawn(self) -> Record:
+        """Ask the helper for the process. Cannot be cut off half way: a QEMU that nobody knows must not arise."""
+        want, saved = self.saved.want, self.saved
+        asked = asyncio.ensure_future(self.host.helper.spawn(
+            want.vm, want.number, want.vcpus, want.memory_mib, saved.init, self.host.accel,
+        ))
+        try:
+            process = await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            await asyncio.gather(asked, return_exceptions=True)
+            raise
+        _log.info("spawned", vm=want.vm, pid=process.pid, boot=saved.boot)
+        return Record(process.pid, process.started, want.number, self.host.instance.uid(want.number))
+
+    async def _watch_over(
+        self, watch: Watch, monitor: Monitor, channel: ControlChannel, turn: _Turn
+    ) -> endings.Ending:
+        booted = await self._until_it_answers(watch, channel)
+        turn.over()
+        if not booted and not watch.over.is_set() and not self._ending:
+            await self._quit_or_kill(watch)
+            return endings.silent(self.host.boot_timeout)
+        await watch.over.wait()
+        return endings.watched(booted, await monitor.reason(), await self._exit_status())
+
+    async def _exit_status(self) -> int | None:
+        with suppress(Failure):
+            return (await self.host.helper.look(self.saved.want.vm, self.saved.want.number)).exit
+        return None
+
+    async def _until_it_answers(self, watch: Watch, channel: ControlChannel) -> bool:
+        """Configure the guest and say so; False when it ended or stayed silent for the boot timeout."""
+        if self.saved.phase is Phase.RUNNING:  # adopted: it was configured by the process before us
+            return True
+        answered = asyncio.create_task(self._configure(channel))
+        ended = asyncio.create_task(watch.over.wait())
+        try:
+            await asyncio.wait({answered, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not answered.done() or not answered.result():
+                return False
+        finally:
+            for task in (answered, ended):
+                task.cancel()
+            await asyncio.gather(answered, ended, return_exceptions=True)
+        self._become(Phase.RUNNING)
+        return True
+
+    async def _configure(self, channel: ControlChannel) -> bool:
+        try:
+            async with asyncio.timeout(self.host.boot_timeout):
+                while True:
+                    await channel.ready(self.host.boot_timeout)
+                    with suppress(Failure):  # a connection lost half way through is made again
+                        await channel.configure(self._identity(self.saved.want), timeout=CONFIGURE_SECONDS)
+                        return True
+        except (TimeoutError, Failure):
+            return False
+
+    def _identity(self, want: Want) -> Identity:
+        return Identity(
+            hostname=want.name, address=self.host.instance.address(want.number), secret=want.secret,
+            machine_id=hashlib.sha256(want.vm.encode()).hexdigest()[:32], login_user=self.saved.login_user,
+            env=want.env, authorized_keys=want.authorized_keys,
+        )
+
+    def _become(
+        self, phase: Phase, *, want: Want | None = None, boot: int | None = None, detail: str | None = None,
+        console: str | None = None,
+    ) -> None:
+        """Change the state, on disk first, and let the loop know when others would see a difference."""
+        before = self.saved
+        given = {"want": want, "boot": boot, "detail": detail, "console": console}
+        changes: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+        after = msgspec.structs.replace(before, phase=phase, **changes)
+        if after == before:
+            return
+        save(self.folder, after)
+        self.saved = after
+        if (after.phase, after.boot, after.detail) != (before.phase, before.boot, before.detail):
+            _log.info("phase", vm=after.want.vm, phase=after.phase.value, boot=after.boot, detail=after.detail)
+            self.host.changed()
+
+
+class _Turn:
+    """A place among the machines that boot at once, given back when the boot is over, not the life."""
+
+    def __init__(self, places: asyncio.Semaphore, *, waits: bool) -> None:
+        self._places = places
+        self._waits = waits
+        self._held = False
+
+    async def __aenter__(self) -> _Turn:
+        if self._waits:
+            await self._places.acquire()
+            self._held = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.over()
+
+    def over(self) -> None:
+        """Give the place to the next one. Idempotent."""
+        if self._held:
+            self._held = False
+            self._places.release()
