@@ -1,0 +1,55 @@
+"""What all connections of one edge process share."""
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+
+from ussycode.base.clock import Clock
+from ussycode.doors.edge.accesslog import AccessLog
+from ussycode.doors.edge.counters import Counters
+from ussycode.doors.edge.facts import Known
+from ussycode.doors.edge.hosts import Hosts
+from ussycode.doors.edge.pool import Pool
+from ussycode.doors.edge.settings import EdgeSettings
+from ussycode.doors.edge.timed import Deadlines
+from ussycode.doors.edge.verdicts import Verdicts
+
+MAX_CONNECTIONS = 8192
+"""Visitors connected to one process at a time; further ones are dropped."""
+
+
+class Edge:
+    """State of the process; one per event loop."""
+
+    def __init__(self, settings: EdgeSettings, clock: Clock, log: AccessLog) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.hosts = Hosts(settings.domain)
+        self.known = Known()
+        self.verdicts = Verdicts(self.hosts, self.known, clock, settings.agent_port)
+        self.platform = Pool(settings.control_socket)
+        self.deadlines = Deadlines()
+        self.counters = Counters()
+        self.log = log
+        self.degraded = b""
+        """Header line that every response carries while control is unreachable."""
+        self.draining = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run `work` beside the caller; it is kept until it ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def quiet(self) -> None:
+        """Serve nobody anew: idle connections end now, the others with their response."""
+        self.draining = True
+        for member in list(self.deadlines.members):
+            member.leave_when_idle()
+
+    def tick(self) -> None:
+        """Once a second: deadlines, idle connections, sessions that have expired."""
+        now = self.deadlines.tick()
+        self.verdicts.tick(now)
+        self.platform.prune(now)

@@ -1,0 +1,129 @@
+"""What an edge knows: VMs, users and sessions from the feed, and the judgement made from them."""
+from __future__ import annotations
+
+import enum
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ussycode.access.actions import Action
+from ussycode.access.decide import Decision, Reply, decide
+from ussycode.access.facts import NOBODY, Caller, Facts, Role, Via, VmFacts
+from ussycode.doors.edge.hosts import HostKind, Target
+from ussycode.wire.edge import Change, EdgeSession, EdgeUser, EdgeVm, Snapshot
+
+RUNNING = "running"
+
+
+class Outcome(enum.Enum):
+    """What happens to a request for this host by this visitor."""
+
+    PROXY = "proxy"
+    PLATFORM = "platform"
+    NOWHERE = "nowhere"
+    """A host that no VM can have, or one that this visitor may not know of."""
+    LOGIN = "login"
+    STOPPED = "stopped"
+    CLOSED = "closed"
+    """Private, and control has been unreachable for longer than the grace."""
+    STARTING = "starting"
+    """No snapshot has come yet."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The outcome with everything that follows from it. `expires` is unix time, infinite for no session."""
+
+    outcome: Outcome
+    reason: str
+    caller: Caller = NOBODY
+    vm: EdgeVm | None = None
+    port: int = 0
+    expires: float = math.inf
+
+    @property
+    def owner(self) -> bool:
+        """The visitor owns the VM, so may be told about its state."""
+        return self.vm is not None and self.caller.known and self.caller.user == self.vm.owner
+
+
+class Known:
+    """The feed's content in look-up order. Applying a change is synchronous and complete."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.vms: dict[str, EdgeVm] = {}
+        self._by_name: dict[str, EdgeVm] = {}
+        self._users: dict[str, Caller] = {}
+        self._sessions: dict[str, EdgeSession] = {}
+
+    def reset(self, snapshot: Snapshot) -> None:
+        """Forget everything and take `snapshot`. Raises ValueError on a role that does not exist."""
+        users = {user.user: _caller(user) for user in snapshot.users}
+        self.vms = {vm.vm: vm for vm in snapshot.vms}
+        self._by_name = {vm.name: vm for vm in snapshot.vms}
+        self._users = users
+        self._sessions = {session.digest: session for session in snapshot.sessions}
+        self.ready = True
+
+    def apply(self, change: Change) -> None:
+        """Take one change: what it drops goes first. Raises ValueError on a role that does not exist."""
+        users = {user.user: _caller(user) for user in change.put_users}
+        self._forget_vms([*change.drop_vms, *(vm.vm for vm in change.put_vms)])
+        for user in change.drop_users:
+            self._users.pop(user, None)
+        for digest in change.drop_sessions:
+            self._sessions.pop(digest, None)
+        self.vms |= {vm.vm: vm for vm in change.put_vms}
+        self._by_name |= {vm.name: vm for vm in change.put_vms}
+        self._users |= users
+        self._sessions |= {session.digest: session for session in change.put_sessions}
+
+    def judge(self, target: Target, session: bytes | None, now: float, closed: bool) -> Judgement:
+        """Who may what, here. `session` is the cookie's value; `closed` says that the grace is over."""
+        if target.kind is HostKind.PLATFORM:
+            return Judgement(Outcome.PLATFORM, "platform")
+        if target.kind is HostKind.NOWHERE:
+            return Judgement(Outcome.NOWHERE, "no_host")
+        if not self.ready:
+            return Judgement(Outcome.STARTING, "no_snapshot")
+        caller, expires = (NOBODY, math.inf) if closed else self._caller(target.host, session, now)
+        vm = self._by_name.get(target.name)
+        port = target.port or (vm.primary_port if vm is not None else 0)
+        decision = decide(Action.VM_OPEN, Facts(caller, _vm_facts(vm), port))
+        if closed and not decision.allowed:
+            return Judgement(Outcome.CLOSED, "grace_over")
+        return Judgement(_outcome(decision, vm), decision.reason.value, caller, vm, port, expires)
+
+    def _caller(self, host: str, cookie: bytes | None, now: float) -> tuple[Caller, float]:
+        if cookie is None:
+            return NOBODY, math.inf
+        session = self._sessions.get(hashlib.sha256(cookie).hexdigest())
+        if session is None or session.host != host or session.expires <= now:
+            return NOBODY, math.inf
+        return self._users.get(session.user, NOBODY), session.expires
+
+    def _forget_vms(self, vms: Iterable[str]) -> None:
+        for gone in vms:
+            vm = self.vms.pop(gone, None)
+            if vm is not None and self._by_name.get(vm.name) is vm:
+                del self._by_name[vm.name]
+
+
+def _outcome(decision: Decision, vm: EdgeVm | None) -> Outcome:
+    if decision.reply is Reply.LOGIN:
+        return Outcome.LOGIN
+    if not decision.allowed or vm is None:
+        return Outcome.NOWHERE
+    return Outcome.PROXY if vm.phase == RUNNING and vm.address else Outcome.STOPPED
+
+
+def _caller(user: EdgeUser) -> Caller:
+    return Caller(user.user, user.handle, Role(user.role), Via.SESSION, email=user.email)
+
+
+def _vm_facts(vm: EdgeVm | None) -> VmFacts | None:
+    if vm is None:
+        return None
+    return VmFacts(vm.vm, vm.name, vm.owner, frozenset(vm.public_ports), vm.primary_port)

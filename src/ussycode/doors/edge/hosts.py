@@ -1,0 +1,57 @@
+"""What a host name means: the platform, a VM's port, or nothing."""
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+
+from ussycode.base.names import VM_NAME
+
+FIRST_PORT, LAST_PORT = 3000, 9999
+"""Ports that a `PORT--NAME` host may ask for."""
+_PORTED = re.compile(r"([0-9]{4})--(.*)", re.DOTALL)
+
+
+class HostKind(enum.Enum):
+    """`NOWHERE` is answered with 404, never with the main site."""
+
+    PLATFORM = "platform"
+    VM = "vm"
+    NOWHERE = "nowhere"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The meaning of one host name. `port` is None for the VM's primary port. The VM need not exist."""
+
+    kind: HostKind
+    host: str
+    name: str = ""
+    port: int | None = None
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """The rule for one domain. Whether a VM exists plays no part in it."""
+
+    domain: str
+
+    def target(self, host: str) -> Target:
+        """Meaning of `host`: lower case, without port."""
+        if host == self.domain:
+            return Target(HostKind.PLATFORM, host)
+        label, dot, rest = host.partition(".")
+        if not dot or rest != self.domain:
+            return Target(HostKind.NOWHERE, host)
+        return _of_label(label, host)
+
+
+def _of_label(label: str, host: str) -> Target:
+    port: int | None = None
+    ported = _PORTED.fullmatch(label)
+    if ported is not None:
+        port, label = int(ported[1]), ported[2]
+    shaped = VM_NAME.fullmatch(label) is not None and "--" not in label
+    if not shaped or (port is not None and not FIRST_PORT <= port <= LAST_PORT):
+        return Target(HostKind.NOWHERE, host)
+    return Target(HostKind.VM, host, label, port)

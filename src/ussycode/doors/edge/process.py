@@ -1,0 +1,131 @@
+"""One edge process: takes inherited sockets and a feed, serves until it is told to stop."""
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+import ssl
+from pathlib import Path
+
+import uvloop
+
+from ussycode.base.clock import Clock, SystemClock
+from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.pki import Intermediate, Issuer
+from ussycode.doors.edge.accesslog import FLUSH_EVERY, AccessLog
+from ussycode.doors.edge.degraded import Following
+from ussycode.doors.edge.edge import Edge
+from ussycode.doors.edge.feed import follow
+from ussycode.doors.edge.operator import OperatorDoor
+from ussycode.doors.edge.redirect import RedirectConnection
+from ussycode.doors.edge.settings import EdgeSettings
+from ussycode.doors.edge.tls import Given, Minted
+from ussycode.doors.edge.visitor import VisitorConnection
+
+BACKLOG = 4096
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds for a TLS handshake."""
+SHUTDOWN_TIMEOUT = 3.0
+"""Seconds for the end of a TLS connection."""
+DRAIN = 5.0
+"""Seconds that requests under way get when the process is told to stop."""
+
+NO_CERTIFICATE = ErrorCode(
+    "edge.no_certificate", Kind.FAILED, "the edge was given neither a signer nor certificate files",
+)
+
+
+def main(settings: EdgeSettings) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. Raises NO_CERTIFICATE before anything is served."""
+    uvloop.run(_until_told(settings))
+    return 0
+
+
+async def _until_told(settings: EdgeSettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(settings, SystemClock(), stop)
+
+
+async def serve(settings: EdgeSettings, clock: Clock, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set; then accept nothing more, and give requests under way DRAIN seconds."""
+    log = AccessLog(settings.log_path, settings.log_level)
+    edge = Edge(settings, clock, log)
+    following = Following(edge)
+    tls = _certificates(edge).context()
+    async with asyncio.TaskGroup() as group:
+        background = [
+            group.create_task(follow(settings.feed_socket, following)),
+            group.create_task(_every_second(edge, following)),
+            group.create_task(_flush(log)),
+        ]
+        servers = await _listen(edge, tls)
+        gc.collect()
+        gc.freeze()
+        await stop.wait()
+        for server in servers:
+            server.close()
+        await _drain(edge)
+        for task in background:
+            task.cancel()
+    edge.verdicts.shut()
+    edge.platform.shut()
+    log.close()
+
+
+def _certificates(edge: Edge) -> Minted | Given:
+    settings = edge.settings
+    if settings.certificate_files:
+        return Given(settings.certificate_files)
+    if not settings.ca_certificate or not settings.ca_key:
+        raise NO_CERTIFICATE()
+    signer = Intermediate(settings.ca_certificate.encode(), settings.ca_key.encode())
+    return Minted(Issuer(signer, edge.clock), edge.hosts, edge.clock, edge.counters)
+
+
+async def _listen(edge: Edge, tls: ssl.SSLContext) -> list[asyncio.AbstractServer]:
+    loop = asyncio.get_running_loop()
+    servers: list[asyncio.AbstractServer] = []
+    for fd in edge.settings.https_fds:
+        servers.append(await loop.create_server(
+            lambda: VisitorConnection(edge), sock=socket.socket(fileno=fd), ssl=tls, backlog=BACKLOG,
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT, ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
+        ))
+    for fd in edge.settings.http_fds:
+        sock = socket.socket(fileno=fd)
+        servers.append(await loop.create_server(lambda: RedirectConnection(edge), sock=sock, backlog=BACKLOG))
+    if edge.settings.operator_socket:
+        servers.append(await _operator(edge))
+    return servers
+
+
+async def _operator(edge: Edge) -> asyncio.AbstractServer:
+    path = Path(edge.settings.operator_socket)
+    path.unlink(missing_ok=True)
+    server = await asyncio.start_unix_server(OperatorDoor(edge).serve, path)
+    path.chmod(0o600)
+    return server
+
+
+async def _every_second(edge: Edge, following: Following) -> None:
+    while True:
+        await asyncio.sleep(1)
+        edge.tick()
+        following.tick()
+
+
+async def _flush(log: AccessLog) -> None:
+    while True:
+        await asyncio.sleep(FLUSH_EVERY)
+        log.flush()
+
+
+async def _drain(edge: Edge) -> None:
+    edge.quiet()
+    for _ in range(int(DRAIN / 0.1)):
+        if not edge.deadlines.members:
+            return
+        await asyncio.sleep(0.1)

@@ -1,0 +1,76 @@
+"""The plain HTTP port: sends known host shapes to HTTPS and says nothing else."""
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from ussycode.doors.edge import pages
+from ussycode.doors.edge.edge import MAX_CONNECTIONS, Edge
+from ussycode.doors.edge.head import MAX_HEAD, Refused, Request, parse
+from ussycode.doors.edge.hosts import HostKind
+from ussycode.doors.edge.pages import Local
+from ussycode.doors.edge.visitor import HEAD_TIMEOUT, LINGER_TIMEOUT
+
+
+class RedirectConnection(asyncio.Protocol):
+    """Answers one request and closes."""
+
+    __slots__ = ("_buffer", "_done", "_edge", "_transport", "deadline")
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._buffer = b""
+        self._done = False
+        self.deadline = edge.deadlines.now + HEAD_TIMEOUT
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for one head."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
+        if len(self._edge.deadlines.members) >= MAX_CONNECTIONS:
+            transport.abort()
+            return
+        self._edge.deadlines.members.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget it."""
+        self._edge.deadlines.members.discard(self)
+
+    def on_deadline(self) -> None:
+        """Too slow."""
+        self._transport.abort()
+
+    def leave_when_idle(self) -> None:
+        """Every connection here is short anyway."""
+
+    def data_received(self, data: bytes) -> None:
+        """Collect the head; after the reply, drop what comes."""
+        if self._done:
+            return
+        self._buffer += data
+        end = self._buffer.find(b"\r\n\r\n")
+        if end >= 0:
+            self._answer(self._buffer[:end])
+        elif len(self._buffer) > MAX_HEAD:
+            self._say(pages.NOT_FOUND)
+
+    def _answer(self, head: bytes) -> None:
+        try:
+            self._say(self._where(parse(head)))
+        except Refused as refused:
+            self._say(Local(refused.status, "malformed", refused.sentence))
+
+    def _where(self, request: Request) -> Local:
+        host = request.hostname.decode("ascii")
+        if self._edge.hosts.target(host).kind is HostKind.NOWHERE:
+            return pages.NOT_FOUND
+        port = self._edge.settings.public_port
+        origin = f"https://{host}" if port == 443 else f"https://{host}:{port}"
+        return Local(308, "to_https", "this address is served over HTTPS", location=origin.encode() + request.target)
+
+    def _say(self, local: Local) -> None:
+        self._done = True
+        self._buffer = b""
+        self._edge.counters.requests[local.status, local.reason or "http"] += 1
+        self._transport.write(local.render(False, b"", close=True, to_head=False))
+        self._transport.close()
+        self.deadline = self._edge.deadlines.now + LINGER_TIMEOUT

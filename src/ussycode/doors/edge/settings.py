@@ -1,0 +1,55 @@
+"""What the supervisor tells an edge process, as one JSON document on an inherited descriptor."""
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from ussycode.runtime.guest.protocol import STREAM_PORT
+
+MAX_SETTINGS = 1 << 20
+"""Largest settings document in bytes."""
+
+
+class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything an edge needs; it opens no port and reads no configuration itself.
+
+    Certificates: either the intermediate (`ca_certificate`, `ca_key`, PEM) that mints exact names, or
+    `certificate_files`, pairs of PEM chain and key; the first pair also serves clients that name no host.
+    """
+
+    domain: str
+    https_fds: list[int]
+    http_fds: list[int] = []
+    control_socket: str
+    feed_socket: str
+    operator_socket: str = ""
+    """Unix socket for `GET /__edge/metrics`; empty for none."""
+    ca_certificate: str = ""
+    ca_key: str = ""
+    certificate_files: list[tuple[str, str]] = []
+    grace: float = 600.0
+    """Seconds that private hosts are served while control is unreachable."""
+    log_path: str = ""
+    """Access log; empty for none."""
+    log_level: str = "info"
+    """`info` logs every request, `warning` only refusals of malformed requests and failures (status 5xx, 400)."""
+    public_port: int = 443
+    """Port that visitors use for HTTPS; part of redirects unless it is 443."""
+    worker: int = 0
+    agent_port: int = STREAM_PORT
+    """TCP port of the agent on every VM address."""
+
+
+def read(fd: int) -> EdgeSettings:
+    """Settings from descriptor `fd`, read to its end. Raises msgspec.DecodeError when they are not valid."""
+    with open(fd, "rb", closefd=False) as source:
+        return msgspec.json.decode(source.read(MAX_SETTINGS), type=EdgeSettings)
+
+
+def write(settings: EdgeSettings) -> int:
+    """A descriptor from which `read` takes `settings`; kept in memory only, since they hold a key."""
+    fd = os.memfd_create("ussycode-edge", 0)
+    os.write(fd, msgspec.json.encode(settings))
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

@@ -1,0 +1,139 @@
+"""Judgements kept while they hold, and the live exchanges that each of them covers."""
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+from ussycode.base.clock import Clock
+from ussycode.doors.edge.facts import Judgement, Known, Outcome
+from ussycode.doors.edge.hosts import Hosts, Target
+from ussycode.doors.edge.pool import Guest, Pool
+
+MAX_KEPT = 4096
+"""Judgements kept; past that those without a live exchange are forgotten and made again."""
+_PLAIN = re.compile(r"[!-~]{1,320}")
+
+
+class Live(Protocol):
+    """An exchange that ends when what allowed it ends."""
+
+    def cut(self) -> None: ...
+
+
+class Verdict:
+    """One visitor on one host. `flows` are the exchanges under way because of it."""
+
+    __slots__ = ("flows", "identity", "judgement", "pool", "session", "target", "until")
+
+    def __init__(self, target: Target, session: bytes | None, judgement: Judgement, pool: Pool | None) -> None:
+        self.target = target
+        self.session = session
+        self.flows: set[Live] = set()
+        self.renew(judgement, pool)
+
+    def renew(self, judgement: Judgement, pool: Pool | None) -> None:
+        """Hold for a newer judgement; what is under way goes on."""
+        self.judgement = judgement
+        self.pool = pool
+        self.until = judgement.expires
+        self.identity = identity(judgement)
+
+
+class Verdicts:
+    """Answers from memory who may what. Every change of the facts goes through `recheck`."""
+
+    def __init__(self, hosts: Hosts, known: Known, clock: Clock, agent_port: int) -> None:
+        self.closed = False
+        """The grace is over: private hosts are shut. Call `recheck` after setting it."""
+        self._hosts = hosts
+        self._known = known
+        self._clock = clock
+        self._agent_port = agent_port
+        self._kept: dict[tuple[bytes, bytes | None], Verdict] = {}
+        self._pools: dict[Guest, Pool] = {}
+
+    def get(self, host: bytes, session: bytes | None) -> Verdict:
+        """The verdict for lower-case `host` without port and the session cookie's value."""
+        now = self._clock.now()
+        verdict = self._kept.get((host, session))
+        if verdict is not None and verdict.until > now:
+            return verdict
+        if verdict is not None:
+            self.recheck()
+        return self._make(host, session, now)
+
+    def recheck(self) -> None:
+        """Judge again whatever is under way and cut what is not allowed any more; forget the rest."""
+        now = self._clock.now()
+        for key, verdict in list(self._kept.items()):
+            if not verdict.flows or not self._still(verdict, now):
+                del self._kept[key]
+        current = {(vm.address, vm.secret) for vm in self._known.vms.values()}
+        for guest, pool in list(self._pools.items()):
+            if (guest.address, guest.secret) not in current:
+                pool.shut()
+                del self._pools[guest]
+
+    def tick(self, now: float) -> None:
+        """Once a second: end idle connections (`now` monotonic) and exchanges whose session has expired."""
+        wall = self._clock.now()
+        if any(verdict.until <= wall for verdict in self._kept.values()):
+            self.recheck()
+        wanted = {id(verdict.pool) for verdict in self._kept.values()}
+        for guest, pool in list(self._pools.items()):
+            pool.prune(now)
+            if pool.unused and id(pool) not in wanted:
+                del self._pools[guest]
+
+    def shut(self) -> None:
+        """Cut everything under way and end every connection."""
+        for verdict in list(self._kept.values()):
+            _cut(verdict)
+        for pool in self._pools.values():
+            pool.shut()
+
+    def _make(self, host: bytes, session: bytes | None, now: float) -> Verdict:
+        target = self._hosts.target(host.decode("ascii"))
+        judgement = self._known.judge(target, session, now, self.closed)
+        verdict = Verdict(target, session, judgement, self._pool(judgement))
+        if len(self._kept) >= MAX_KEPT:
+            self._kept = {key: kept for key, kept in self._kept.items() if kept.flows}
+        self._kept[host, session] = verdict
+        return verdict
+
+    def _still(self, verdict: Verdict, now: float) -> bool:
+        judgement = self._known.judge(verdict.target, verdict.session, now, self.closed)
+        pool = self._pool(judgement)
+        same_user = judgement.caller.user == verdict.judgement.caller.user
+        if judgement.outcome is verdict.judgement.outcome and pool is verdict.pool and same_user:
+            verdict.renew(judgement, pool)
+            return True
+        _cut(verdict)
+        return False
+
+    def _pool(self, judgement: Judgement) -> Pool | None:
+        vm = judgement.vm
+        if judgement.outcome is not Outcome.PROXY or vm is None:
+            return None
+        guest = Guest(vm.address, vm.secret, judgement.port, self._agent_port)
+        pool = self._pools.get(guest)
+        if pool is None:
+            pool = self._pools[guest] = Pool(guest)
+        return pool
+
+
+def identity(judgement: Judgement) -> bytes:
+    """Header lines that tell an app who is asking, each with CRLF; empty for nobody."""
+    user, email = judgement.caller.user, judgement.caller.email
+    if _PLAIN.fullmatch(user) is None:
+        return b""
+    text = f"X-Ussycode-UserID: {user}\r\nX-ExeDev-UserID: {user}\r\n"
+    if _PLAIN.fullmatch(email) is not None:
+        text += f"X-Ussycode-Email: {email}\r\nX-ExeDev-Email: {email}\r\n"
+    return text.encode("ascii")
+
+
+def _cut(verdict: Verdict) -> None:
+    flows, verdict.flows = verdict.flows, set()
+    for flow in flows:
+        flow.cut()
