@@ -128,8 +128,6 @@ class QemuDriver:
         )
         folder = self._host.instance.vm_data(want.vm)
         folder.mkdir(mode=0o711, exist_ok=True)
-        uid = self._host.instance.control_uid
-        if os.geteuid() == 0:
-            os.chown(folder, uid, uid)
+        self._host.instance.give_to_control(folder)
         saved.save(folder, state)
         return Machine(self._host, state)

@@ -94,6 +94,8 @@ class Machine:
     async def prepare(self, want: Want, base: Path) -> None:
         """Make the disk and give it to the VM's uid. Raises NO_ROOM, DISK_FAILED or the helper's refusal."""
         await disks.make_overlay(base, self.folder / vm_files.DISK, want.disk_gib)
+        if self.saved.phase is Phase.ABSENT:
+            self.host.instance.give_to_control(self.folder / vm_files.DISK)
         await self.host.helper.disk_own(want.vm, want.number)
         self._become(Phase.PREPARED if self.saved.phase is Phase.ABSENT else self.saved.phase, want=want)
 

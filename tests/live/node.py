@@ -1,0 +1,82 @@
+"""A node for live tests: its own instance, a privileged helper in a process of its own, real machines."""
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from ussycode.base.clock import SystemClock
+from ussycode.runtime.drivers.qemu.driver import QemuDriver
+from ussycode.runtime.images.store import ImageStore
+from ussycode.runtime.instance import Instance, claim, make_folders
+from ussycode.runtime.kernel import BootFiles
+from ussycode.runtime.privileged import server
+from ussycode.runtime.privileged.client import HelperClient
+from ussycode.runtime.privileged.protocol import Accel
+from ussycode.runtime.tsc import tsc_khz
+
+BOOT_SECONDS = 100.0
+
+
+@dataclass
+class Node:
+    """One instance and what is needed to make drivers on it."""
+
+    instance: Instance
+    images: ImageStore
+    boot: BootFiles
+    helper: HelperClient
+    process: BaseProcess
+
+    async def driver(self, boot_timeout: float = BOOT_SECONDS) -> QemuDriver:
+        """An opened driver, as a fresh control process would make it."""
+        driver = QemuDriver(self.instance, self.images, self.helper, Accel.TCG, SystemClock(), boot_timeout)
+        await driver.open()
+        return driver
+
+    def start_helper(self) -> None:
+        """Start the helper's process and wait until it listens."""
+        self.instance.helper_socket.unlink(missing_ok=True)
+        self.process = multiprocessing.get_context("fork").Process(
+            target=server.serve, args=(self.instance, self.boot, tsc_khz()),
+        )
+        self.process.start()
+        while not self.instance.helper_socket.exists():
+            assert self.process.is_alive(), "the helper did not start"
+            self.process.join(0.01)
+
+
+@asynccontextmanager
+async def running_node(images: ImageStore, boot: BootFiles) -> AsyncIterator[Node]:
+    """A node whose every trace is gone afterwards, whatever the test did."""
+    data = Path(tempfile.mkdtemp(prefix="ussycode-node-", dir="/var/tmp"))
+    data.chmod(0o711)
+    instance = claim(data)
+    make_folders(instance)
+    node = Node(instance, images, boot, HelperClient(instance.helper_socket), BaseProcess.__new__(BaseProcess))
+    node.start_helper()
+    try:
+        yield node
+    finally:
+        if not node.process.is_alive():
+            node.start_helper()
+        driver = await node.driver()
+        for seen in await driver.seen():
+            await driver.destroy(seen.vm)
+        await driver.close()
+        await node.helper.net_down()
+        node.process.terminate()
+        node.process.join(10)
+        shutil.rmtree(data)
+        shutil.rmtree(instance.run)
+        (instance.run_root / f"slot-{instance.slot}").unlink()
+
+
+def owner(path: Path) -> int:
+    """Uid of a file."""
+    return path.stat().st_uid
