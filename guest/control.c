@@ -1,0 +1,177 @@
+/* The control port: find the host's sync, take frames, answer requests. */
+#include "ussy.h"
+#include <sys/reboot.h>
+
+static const char SYNC[] = "\xffussycode-sync-1";
+enum { SYNC_LEN = 16, NONCE_LEN = 16, HEAD = 5, SEND_MS = 2000, SYSTEMD_POWEROFF = 34 + 4 };
+enum kind { REQUEST = 1, OK, ERR, HELLO };
+
+static int port = -1, tell_configured = -1;
+static bool synced;
+static size_t filled;
+static char buffer[HEAD + MAX_FRAME + 4096];
+
+void control_begin(int fd, int configured) {
+    port = fd, tell_configured = configured;
+}
+
+/* A host that takes nothing for two seconds loses the frame, and is out of step until its next sync. */
+static void send_bytes(const char *data, size_t len) {
+    while (len && synced) {
+        ssize_t n = write(port, data, len);
+        if (n > 0)
+            data += n, len -= n;
+        else if (n < 0 && errno == EAGAIN && poll(&(struct pollfd){port, POLLOUT, 0}, 1, SEND_MS) == 1)
+            continue;
+        else if (n == 0 || errno != EINTR)
+            synced = false;
+    }
+}
+
+static void send_frame(enum kind kind, struct out *fields) {
+    char head[HEAD];
+    if (!out_close(fields) || fields->len > MAX_FRAME)
+        return;
+    put32(head, fields->len);
+    head[4] = kind;
+    send_bytes(head, HEAD);
+    send_bytes(fields->data, fields->len);
+    free(fields->data);
+}
+
+static void hello(const char *nonce) {
+    struct out o;
+    send_bytes(SYNC, SYNC_LEN);
+    send_bytes(nonce, NONCE_LEN);
+    if (!out_open(&o))
+        return;
+    out_add(&o, "version", "%d", VERSION);
+    out_add(&o, "build", "%s", BUILD_ID);
+    out_add(&o, "uptime_ms", "%lld", (long long)now_ms(CLOCK_BOOTTIME));
+    out_add(&o, "configured", "%d", state.configured);
+    send_frame(HELLO, &o);
+}
+
+static void refuse(const char *id, const char *code, const char *why) {
+    struct out o;
+    if (!out_open(&o))
+        return;
+    out_add(&o, "id", "%s", id);
+    out_add(&o, "code", "%s", code);
+    out_add(&o, "message", "%s", why);
+    send_frame(ERR, &o);
+}
+
+static void pull_the_plug_later(unsigned seconds) {
+    if (fork())
+        return;
+    sleep(seconds);
+    sync();
+    reboot(RB_POWER_OFF);
+    _exit(1);
+}
+
+static void shut_down(unsigned grace) {
+    if (state.on_host)
+        return;
+    pull_the_plug_later(grace);
+    if (is_tiny_init())
+        kill(1, SIGTERM);
+    else if (!access("/run/systemd/system", F_OK))
+        kill(1, SYSTEMD_POWEROFF);
+    else
+        kill(1, SIGUSR2); /* "power off" to busybox' and sysvinit's relatives */
+}
+
+static const char *perform(const char *verb, struct pairs p, struct out *o, char *why, size_t room) {
+    long grace = pairs_number(&p, "grace", 8, 120);
+    if (!strcmp(verb, "configure"))
+        return identity_configure(p, why, room);
+    if (!strcmp(verb, "authorized_keys"))
+        return identity_keys(p) ? NULL : "failed";
+    if (!strcmp(verb, "stats"))
+        report_stats(o);
+    else if (!strcmp(verb, "ports"))
+        report_ports(o);
+    else if (!strcmp(verb, "sync"))
+        sync();
+    else if (!strcmp(verb, "shutdown") && grace > 0)
+        shut_down(grace);
+    else if (strcmp(verb, "ping"))
+        return "bad_request";
+    return NULL;
+}
+
+static void answer(const char *data, size_t len) {
+    struct pairs p;
+    struct out o;
+    char why[200] = "";
+    if (!pairs_check(&p, data, len) || !out_open(&o)) {
+        refuse("", "bad_request", "not a sequence of pairs");
+        return;
+    }
+    const char *id = pairs_get(&p, "id", ""), *verb = pairs_get(&p, "verb", "");
+    out_add(&o, "id", "%.32s", id);
+    const char *code = perform(verb, p, &o, why, sizeof why);
+    if (code) {
+        out_close(&o);
+        free(o.data);
+        refuse(id, code, *why ? why : verb);
+        return;
+    }
+    send_frame(OK, &o);
+    if (state.configured && tell_configured >= 0) {
+        write_whole(tell_configured, "c", 1);
+        close(tell_configured);
+        tell_configured = -1;
+    }
+}
+
+static void consume(size_t n) {
+    memmove(buffer, buffer + n, filled -= n);
+}
+
+/* One step over the buffer; false when more bytes are needed. 0xFF only ever begins a sync: UTF-8 has none. */
+static bool step(void) {
+    char *mark = memchr(buffer, 0xff, filled);
+    size_t clean = mark ? (size_t)(mark - buffer) : filled;
+    size_t length = clean >= HEAD ? get32(buffer) : 0;
+    if (synced && clean >= HEAD && length <= MAX_FRAME && clean >= HEAD + length) {
+        if (buffer[4] == REQUEST)
+            answer(buffer + HEAD, length);
+        consume(HEAD + length);
+        return true;
+    }
+    if (!mark && synced && length <= MAX_FRAME)
+        return false;
+    synced = false;
+    consume(clean);
+    if (!filled)
+        return false;
+    if (memcmp(buffer, SYNC, filled < SYNC_LEN ? filled : SYNC_LEN)) {
+        consume(1);
+        return true;
+    }
+    if (filled < SYNC_LEN + NONCE_LEN)
+        return false;
+    synced = true;
+    hello(buffer + SYNC_LEN);
+    consume(SYNC_LEN + NONCE_LEN);
+    return true;
+}
+
+/* Take what there is; false when no host is connected. */
+bool control_input(void) {
+    ssize_t n = read(port, buffer + filled, sizeof buffer - filled);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return true;
+    if (n <= 0) {
+        synced = false;
+        filled = 0;
+        return false;
+    }
+    filled += n;
+    while (filled && step())
+        ;
+    return true;
+}
