@@ -128,6 +128,10 @@ class Config:
         port = "" if self.https_port == 443 else f":{self.https_port}"
         return f"https://{host}{port}/"
 
+    def texts(self) -> dict[str, str]:
+        """Every setting as text; `load` reads it back."""
+        return {s.name: _text_of(getattr(self, s.name)) for s in SETTINGS}
+
     def vm_host(self, name: str) -> str:
         """Host name of a VM."""
         return f"{name}.{self.domain}"
@@ -195,13 +199,15 @@ def _from_file(file: Path | None, problems: list[str]) -> dict[str, str]:
         return {}
     known = {s.name for s in SETTINGS}
     problems += [f"{file}: no setting is called {name}" for name in table if name not in known]
-    return {name: _text(value) for name, value in table.items() if name in known}
+    return {name: _text_of(value) for name, value in table.items() if name in known}
 
 
-def _text(value: object) -> str:
+def _text_of(value: object) -> str:
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _from_environ(environ: Mapping[str, str], problems: list[str]) -> dict[str, str]:

@@ -84,6 +84,10 @@ class Database:
         """Result of `fn` in a read transaction."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._run_read, fn)
 
+    def read_now(self, fn: Callable[[Tx], T]) -> T:
+        """The same for a program without an event loop."""
+        return self._run_read(fn)
+
     async def write(self, fn: Callable[[Tx], T]) -> T:
         """Run `fn` in one transaction, commit, tell the listeners, return its result.
 

@@ -1,0 +1,216 @@
+"""The composition root: settings and sockets in, the whole control process out."""
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from ussycode import config as settings
+from ussycode.agent.link import Guests, LocalLink
+from ussycode.agent.loop import Reconciler
+from ussycode.base import schema
+from ussycode.base.clock import SystemClock
+from ussycode.base.db import Database
+from ussycode.base.events import Event
+from ussycode.base.telemetry import Telemetry, export_otlp, log_to_stderr
+from ussycode.config import Config
+from ussycode.doors.edgefeed.server import FeedServer
+from ussycode.doors.metrics.server import serve_metrics
+from ussycode.doors.ssh.door import SshDoor, load_host_key
+from ussycode.doors.web.app import serve_web
+from ussycode.identity import ops as identity
+from ussycode.identity.keys import PublicKey, read_public_key
+from ussycode.ports import App, ImageCatalog, Waiters
+from ussycode.runtime.driver import Driver
+from ussycode.runtime.drivers.fake import FakeDriver
+from ussycode.runtime.drivers.qemu.driver import QemuDriver
+from ussycode.runtime.images.store import ImageStore
+from ussycode.runtime.instance import Instance, load
+from ussycode.runtime.privileged.client import HelperClient
+from ussycode.runtime.privileged.protocol import Accel
+from ussycode.tokens.verify import TokenVerifier
+from ussycode.vms import ops as vms
+
+
+class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor tells the control process; sockets are inherited descriptors that already listen."""
+
+    config: dict[str, str]
+    accel: str
+    admin_keys: list[str]
+    edge_uid: int
+    ssh_fds: list[int]
+    web_fd: int
+    feed_fd: int
+    metrics_fd: int
+
+
+def home(config: Config) -> Path:
+    """Folder that only control may read: database, host key, certificate authority."""
+    return config.data_dir / "control"
+
+
+class ManagedDriver(Driver, Protocol):
+    """A driver with a beginning and an end, and streams into its guests."""
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def on_change(self, listener: Callable[[], None]) -> None: ...
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """Images on disk as commands see them."""
+
+    store: ImageStore
+
+    def names(self) -> Sequence[str]:
+        """Names that are ready to boot."""
+        return [image.name for image in self.store.list()]
+
+    def login_user(self, image: str) -> str:
+        """The user a shell of that image belongs to."""
+        found = self.store.find(image)
+        return found.login_user if found else "root"
+
+    def default_port(self, image: str) -> int:
+        """Port that the image's VMs show over HTTPS."""
+        found = self.store.find(image)
+        return found.default_port if found else 8000
+
+
+@dataclass(frozen=True)
+class NamedImages:
+    """Images of the fake runtime: names without disks."""
+
+    ready: tuple[str, ...]
+
+    def names(self) -> Sequence[str]:
+        """The names."""
+        return self.ready
+
+    def login_user(self, image: str) -> str:
+        """The default image's user."""
+        return "ussy"
+
+    def default_port(self, image: str) -> int:
+        """The default image's port."""
+        return 8000
+
+
+class NoGuests:
+    """The fake runtime has nothing to open a stream to."""
+
+    def guest_address(self, vm: str) -> None:
+        """Never."""
+
+    def console(self, vm: str) -> str:
+        """Empty."""
+        return ""
+
+
+@dataclass(frozen=True)
+class Node:
+    """The node side of this process."""
+
+    driver: ManagedDriver
+    guests: Guests
+    images: ImageCatalog
+
+
+def node(config: Config, accel: str) -> Node:
+    """The node that the settings ask for."""
+    if config.runtime == "fake":
+        return Node(FakeDriver(), NoGuests(), NamedImages((config.default_image,)))
+    instance = _instance(config)
+    store = ImageStore(config.data_dir / "images")
+    driver = QemuDriver(
+        instance, store, HelperClient(instance.helper_socket), Accel(accel), SystemClock(), config.boot_timeout
+    )
+    return Node(driver, driver, StoredImages(store))
+
+
+def _instance(config: Config) -> Instance:
+    instance = load(config.data_dir)
+    assert instance is not None, "the supervisor claims the instance before it starts control"
+    return instance
+
+
+def control(given: ControlSettings) -> int:
+    """Be the control process until SIGTERM; the exit code."""
+    config = settings.load(given.config, {})
+    log_to_stderr(config.log_json)
+    if config.otlp_endpoint:
+        export_otlp(config.otlp_endpoint, "ussycode-control")
+    asyncio.run(_serve(config, given))
+    return 0
+
+
+async def _serve(config: Config, given: ControlSettings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    clock = SystemClock()
+    db = Database(home(config) / "ussycode.db", clock)
+    schema.migrate(db.engine)
+    side = node(config, given.accel)
+    await side.driver.open()
+    loop = Reconciler(side.driver, lambda: vms.wants(app), lambda seen: vms.observe(app, seen), clock)
+    side.driver.on_change(loop.nudge)
+    app = App(
+        config, db, clock, LocalLink(side.guests), side.images, Waiters(), Telemetry("ussycode"), loop.nudge
+    )
+    await identity.approve_admins(app, _keys(given.admin_keys))
+    tokens, feed = TokenVerifier(app), FeedServer(app, frozenset({0, given.edge_uid}))
+    door = SshDoor(app, [load_host_key(home(config) / "ssh_host_ed25519_key")])
+    for listener in (_counted(app), app.waiters.heard, tokens.heard, feed.heard, door.heard, _nudged(app)):
+        db.listen(listener)
+    async with asyncio.TaskGroup() as group:
+        running = [
+            group.create_task(loop.run(), name="reconciler"),
+            group.create_task(feed.serve(_listening(given.feed_fd)), name="feed"),
+            group.create_task(serve_web(app, tokens, _listening(given.web_fd)), name="web"),
+            group.create_task(serve_metrics(app, _listening(given.metrics_fd)), name="metrics"),
+            group.create_task(door.serve([_listening(fd) for fd in given.ssh_fds]), name="ssh"),
+        ]
+        await stop.wait()
+        await door.close()
+        for task in running:
+            task.cancel()
+    await side.driver.close()
+    db.close()
+
+
+def _listening(fd: int) -> socket.socket:
+    made = socket.socket(fileno=fd)
+    made.setblocking(False)
+    return made
+
+
+def _keys(lines: Sequence[str]) -> list[PublicKey]:
+    return [read_public_key(line) for line in lines]
+
+
+def _counted(app: App) -> Callable[[Sequence[Event]], Awaitable[None]]:
+    async def count(events: Sequence[Event]) -> None:
+        for event in events:
+            app.telemetry.event(event.kind)
+
+    return count
+
+
+def _nudged(app: App) -> Callable[[Sequence[Event]], Awaitable[None]]:
+    async def nudge(events: Sequence[Event]) -> None:
+        # Keys and names reach running guests through the reconciler too.
+        if any(e.kind.startswith(("key.", "vm.renamed")) for e in events):
+            app.nudge()
+
+    return nudge

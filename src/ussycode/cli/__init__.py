@@ -1,0 +1,1 @@
+"""The operator's verbs: up, down, status, doctor, ca, image."""

@@ -1,0 +1,162 @@
+"""`ussycode doctor`: every prerequisite, checked for real, with what to do about it."""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ussycode.base.errors import Failure
+from ussycode.cli import prepare, state
+from ussycode.config import Config
+from ussycode.runtime.kernel import BootFiles
+
+MEMORY_MIB = 2048
+"""Memory below which the platform and a first VM do not fit."""
+DISK_GIB = 8
+"""Free disk below which building the default image and a first VM do not fit."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. `todo` is empty when all is well."""
+
+    name: str
+    ok: bool
+    found: str
+    todo: str = ""
+
+
+def doctor(config: Config, asked: argparse.Namespace) -> int:
+    """Print every check; exit status 0 only when nothing stands in the way."""
+    checks = list(examine(config))
+    if asked.json:
+        print(json.dumps([asdict(c) for c in checks]))
+    else:
+        for check in checks:
+            print(f"{'ok  ' if check.ok else 'FAIL'} {check.name:8} {check.found}")
+            if check.todo:
+                print(f"              -> {check.todo}")
+    return 0 if all(c.ok for c in checks) else 1
+
+
+def examine(config: Config) -> Iterator[Check]:
+    """All checks, cheap ones first."""
+    for look in (_root, _tools, _memory, _disk, _ports, _tun, _key, _kernel, _image, _kvm, _network):
+        try:
+            yield look(config)
+        except Failure as failure:
+            yield Check(look.__name__.strip("_"), False, failure.sentence, failure.hint)
+
+
+def _root(_config: Config) -> Check:
+    if os.geteuid() == 0:
+        return Check("root", True, "running as root")
+    return Check("root", False, "not running as root", "run: sudo ussycode doctor")
+
+
+def _tools(_config: Config) -> Check:
+    lacking = prepare.missing_tools()
+    if lacking:
+        return Check("tools", False, "missing: " + ", ".join(lacking), "run: sudo make setup")
+    return Check("tools", True, f"all {len(prepare.TOOLS)} programs are here")
+
+
+def _memory(_config: Config) -> Check:
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) >> 10
+    todo = "" if free >= MEMORY_MIB else f"free some: {MEMORY_MIB} MiB are needed"
+    return Check("memory", not todo, f"{free} MiB available", todo)
+
+
+def _disk(config: Config) -> Check:
+    folder = next(p for p in (config.data_dir, *config.data_dir.parents) if p.exists())
+    free = shutil.disk_usage(folder).free >> 30
+    todo = "" if free >= DISK_GIB else f"free some, or choose another --data-dir: {DISK_GIB} GiB are needed"
+    return Check("disk", not todo, f"{free} GiB free at {folder}", todo)
+
+
+def _ports(config: Config) -> Check:
+    now = state.read(config.data_dir)
+    if now is not None and state.alive(now.supervisor):
+        return Check("ports", True, f"held by this ussycode (pid {now.supervisor.pid})")
+    wanted = (config.ssh_port, config.https_port, config.http_port, config.metrics_port)
+    taken = [port for port in wanted if not _free(port)]
+    if taken:
+        return Check("ports", False, f"in use: {', '.join(map(str, taken))}", "ss -ltnp shows by whom")
+    return Check("ports", True, f"free: {', '.join(map(str, wanted))}")
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _tun(_config: Config) -> Check:
+    found = Path("/dev/net/tun").exists()
+    if found:
+        return Check("tun", True, "/dev/net/tun is here")
+    return Check("tun", False, "/dev/net/tun is missing", "run: modprobe tun")
+
+
+def _key(config: Config) -> Check:
+    count = len(prepare.admin_keys(config))
+    if count:
+        return Check("key", True, f"{count} SSH keys may register as admin")
+    return Check("key", False, f"no SSH public key in {prepare.operator_home()}/.ssh", "run: ssh-keygen -t ed25519")
+
+
+def _kernel(config: Config) -> Check:
+    current = config.data_dir / "cache" / "kernel" / "current"
+    found = "cached" if current.exists() else "not here yet; the first start fetches it"
+    return Check("kernel", True, f"guest kernel {found}")
+
+
+def _image(config: Config) -> Check:
+    from ussycode.runtime.images.store import ImageStore
+
+    found = ImageStore(config.data_dir / "images").find(config.default_image)
+    said = f"built ({found.size >> 20} MiB)" if found else "not here yet; the first start builds it"
+    return Check("image", True, f"{config.default_image} {said}")
+
+
+def _kvm(config: Config) -> Check:
+    from ussycode.runtime.kvm import Trial, glance, probe
+
+    boot = _boot_files(config)
+    verdict = probe(boot, config.data_dir / "cache") if boot else glance(Trial())
+    if verdict is None:
+        return Check("kvm", True, "there is a /dev/kvm; the first start tries it with a bounded boot")
+    # Software emulation works everywhere, so an unusable KVM is slow and not a failure.
+    how = "usable" if verdict.usable else f"not usable, VMs are emulated and slower: {verdict.why}"
+    return Check("kvm", True, how, verdict.todo)
+
+
+def _boot_files(config: Config) -> BootFiles | None:
+    from ussycode.runtime.kernel import boot_files
+
+    cached = (config.data_dir / "cache" / "kernel" / "current").exists()
+    return boot_files(config.data_dir / "cache") if cached and os.geteuid() == 0 else None
+
+
+def _network(config: Config) -> Check:
+    import subprocess
+
+    from ussycode.runtime import instance as instances
+    from ussycode.runtime.net.blockers import forward_blockers
+
+    listed = subprocess.run(["nft", "-j", "list", "ruleset"], capture_output=True, timeout=20, check=False)
+    mine = instances.load(config.data_dir)
+    found = forward_blockers(listed.stdout, mine.tap_prefix if mine else "uy") if listed.returncode == 0 else []
+    if found:
+        return Check("network", False, "; ".join(found), "allow forwarding from the VMs' interfaces")
+    return Check("network", True, "no firewall policy in the way of the VMs")

@@ -1,0 +1,26 @@
+"""`ussycode image`: build and list images."""
+from __future__ import annotations
+
+import argparse
+
+from ussycode.base.clock import rfc3339
+from ussycode.cli import prepare
+from ussycode.cmdline.render import PLAIN, table
+from ussycode.config import Config
+from ussycode.runtime.images.store import ImageStore
+
+
+def image(config: Config, asked: argparse.Namespace) -> int:
+    """Build one image, or list what is ready."""
+    store = ImageStore(config.data_dir / "images")
+    if asked.what == "ls":
+        rows = [
+            [i.name, i.digest[:12], f"{i.size >> 20} MiB", rfc3339(i.created), str(i.packages)] for i in store.list()
+        ]
+        print(table(["NAME", "DIGEST", "SIZE", "BUILT", "PACKAGES"], rows, PLAIN) if rows else "no images yet")
+        return 0
+    prepare.require_root()
+    config.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+    made = store.build(asked.name or config.default_image, prepare.Progress(lambda text: print(text, flush=True)))
+    print(f"built {made.name} {made.digest[:12]}")
+    return 0

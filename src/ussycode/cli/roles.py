@@ -1,0 +1,63 @@
+"""The platform's own processes, started by the supervisor with settings on an inherited descriptor."""
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import msgspec
+
+from ussycode.config import Config
+
+MAX_SETTINGS = 1 << 20
+"""Largest settings document in bytes."""
+
+
+class HelperSettings(msgspec.Struct, frozen=True):
+    """What the privileged helper is told."""
+
+    data_dir: str
+    kernel: str
+    initrd: str
+    version: str
+    digest: str
+    tsc_khz: int
+
+
+def pack(settings: msgspec.Struct) -> int:
+    """A descriptor from which the role reads `settings`; in memory only, because it may hold a key."""
+    fd = os.memfd_create("ussycode-settings")
+    os.write(fd, msgspec.json.encode(settings))
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def helper(_config: Config, asked: argparse.Namespace) -> int:
+    """Be the privileged helper."""
+    from ussycode.base.telemetry import log_to_stderr
+    from ussycode.runtime.instance import load
+    from ussycode.runtime.kernel import BootFiles
+    from ussycode.runtime.privileged import server
+
+    given = msgspec.json.decode(os.read(asked.fd, MAX_SETTINGS), type=HelperSettings)
+    log_to_stderr(True)
+    instance = load(Path(given.data_dir))
+    assert instance is not None
+    boot = BootFiles(Path(given.kernel), Path(given.initrd), given.version, given.digest)
+    server.serve(instance, boot, given.tsc_khz)
+    return 0
+
+
+def control(_config: Config, asked: argparse.Namespace) -> int:
+    """Be the control process."""
+    from ussycode.app import ControlSettings
+    from ussycode.app import control as serve
+
+    return serve(msgspec.json.decode(os.read(asked.fd, MAX_SETTINGS), type=ControlSettings))
+
+
+def edge(_config: Config, asked: argparse.Namespace) -> int:
+    """Be one edge process. Imports nothing of control: an edge stays small."""
+    from ussycode.doors.edge import process, settings
+
+    return process.main(settings.read(asked.fd))

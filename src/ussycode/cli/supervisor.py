@@ -1,0 +1,234 @@
+"""Keeps the platform's processes running: helper, control, edges. VMs belong to nobody and survive them all."""
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from ussycode.base.clock import SystemClock
+from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.pki import open_authority
+from ussycode.cli import children, state
+from ussycode.cli.listeners import Listeners
+from ussycode.cli.prepare import Prepared
+from ussycode.cli.roles import HelperSettings, pack
+from ussycode.config import Config
+
+READY_SECONDS = 30.0
+"""How long the processes may take from their start to the first answered request."""
+STOP_SECONDS = 10.0
+"""How long a process may take to end before it is killed."""
+LOG_BYTES = 64 << 20
+"""A log that grows beyond this is kept once as `.1` and begun anew."""
+NOT_READY = ErrorCode(
+    "up.not_ready", Kind.FAILED, "the platform did not become ready: {why}", hint="the whole log: {log}"
+)
+
+
+@dataclass
+class Supervisor:
+    """Starts and restarts the processes of one instance."""
+
+    config: Config
+    prepared: Prepared
+    listeners: Listeners
+    running: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+    phase: str = "starting"
+    watching: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def run(self, when_ready: asyncio.Future[None] | None = None) -> None:
+        """Serve until SIGTERM or SIGINT. Raises NOT_READY when the first start fails; ends every process then."""
+        told = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
+        self._note()
+        try:
+            await self._start_all()
+            self.phase = "ready"
+            self._note()
+            if when_ready is not None:
+                when_ready.set_result(None)
+            await told.wait()
+        finally:
+            await self._stop_all()
+
+    async def _start_all(self) -> None:
+        await self._start("helper")
+        await self._until(self._helper_answers, "the privileged helper does not answer")
+        await self._start("control")
+        for number in range(self.config.edge_processes):
+            await self._start(f"edge{number}")
+        await self._until(self._edge_answers, "the web does not answer")
+        self.watching = [asyncio.create_task(self._watch(role)) for role in list(self.running)]
+        self.watching.append(asyncio.create_task(self._rotate()))
+
+    async def _start(self, role: str) -> None:
+        kind, number = role.rstrip("0123456789"), role.lstrip("abcdefghijklmnopqrstuvwxyz")
+        settings, fds, uid = getattr(self, "_" + kind)(int(number or 0))
+        spec = children.Role(kind, uid, self.log(role))
+        try:
+            self.running[role] = await children.start(spec, settings, fds)
+        finally:
+            os.close(settings)
+        self._note()
+
+    def log(self, role: str) -> Path:
+        """Where a process writes its log lines."""
+        return self.config.data_dir / "log" / f"{role}.log"
+
+    def _helper(self, _number: int) -> tuple[int, list[int], int]:
+        boot = self.prepared.boot
+        given = HelperSettings(
+            str(self.config.data_dir), str(boot.kernel), str(boot.initrd), boot.version, boot.digest,
+            self.prepared.tsc_khz,
+        )
+        return pack(given), [], 0
+
+    def _control(self, _number: int) -> tuple[int, list[int], int]:
+        ours = self.listeners
+        ssh = [s.fileno() for s in ours.ssh]
+        given = {
+            "config": self.config.texts(), "accel": self.prepared.accel, "admin_keys": self.prepared.admin_keys,
+            "edge_uid": self.prepared.instance.edge_uid, "ssh_fds": ssh, "web_fd": ours.web.fileno(),
+            "feed_fd": ours.feed.fileno(), "metrics_fd": ours.metrics.fileno(),
+        }
+        fds = [*ssh, ours.web.fileno(), ours.feed.fileno(), ours.metrics.fileno()]
+        return pack(msgspec.convert(given, _Document)), fds, self.prepared.instance.control_uid
+
+    def _edge(self, number: int) -> tuple[int, list[int], int]:
+        from ussycode.doors.edge.settings import EdgeSettings, write
+
+        instance, config = self.prepared.instance, self.config
+        https = [s.fileno() for s in self.listeners.https[number]]
+        http = [s.fileno() for s in self.listeners.http] if number == 0 else []
+        files = [] if config.tls_cert is None else [(str(config.tls_cert), str(config.tls_key))]
+        signer = self._authority_of_edge() if not files else ("", "")
+        given = EdgeSettings(
+            domain=config.domain, https_fds=https, http_fds=http, control_socket=str(instance.run / "web.sock"),
+            feed_socket=str(instance.run / "feed.sock"), ca_certificate=signer[0], ca_key=signer[1],
+            certificate_files=files, log_path=str(config.data_dir / "edge" / "access.log"),
+            public_port=config.https_port, worker=number,
+        )
+        return write(given), [*https, *http], instance.edge_uid
+
+    def _authority_of_edge(self) -> tuple[str, str]:
+        made = open_authority(self.config.data_dir / "ca", SystemClock()).intermediate(self.config.domain)
+        return made.certificate.decode(), made.key.decode()
+
+    async def _helper_answers(self) -> bool:
+        return self.prepared.instance.helper_socket.exists()
+
+    async def _edge_answers(self) -> bool:
+        return await asyncio.to_thread(_answers, self.config)
+
+    async def _until(self, check: object, why: str) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while not await check():  # type: ignore[operator]
+            dead = next((r for r, p in self.running.items() if p.returncode is not None), None)
+            if dead is not None:
+                raise NOT_READY(why=f"{dead} ended: {last_line(self.log(dead))}", log=self.log(dead))
+            if time.monotonic() > deadline:
+                raise NOT_READY(why=why, log=self.log("control"))
+            await asyncio.sleep(0.05)
+
+    async def _watch(self, role: str) -> None:
+        pause = 0.2
+        while True:
+            started = time.monotonic()
+            await self.running[role].wait()
+            # A process that lived for a while gets a quick restart; one that dies at once waits longer each time.
+            pause = 0.2 if time.monotonic() - started > 30 else min(pause * 2, 10)
+            await asyncio.sleep(pause)
+            await self._start(role)
+
+    async def _rotate(self) -> None:
+        folders = [self.config.data_dir / "log", self.config.data_dir / "edge"]
+        while True:
+            await asyncio.sleep(30)
+            for file in (f for folder in folders for f in folder.glob("*.log")):
+                if file.stat().st_size > LOG_BYTES:
+                    await asyncio.to_thread(_keep_once, file)
+
+    async def _stop_all(self) -> None:
+        self.phase = "stopping"
+        self._note()
+        for task in self.watching:
+            task.cancel()
+        await asyncio.gather(*self.watching, return_exceptions=True)
+        roles = sorted(self.running, key=lambda r: ("edge", "cont", "help").index(r[:4]))
+        for role in roles:
+            await _end(self.running[role])
+        self.running.clear()
+        state.path(self.config.data_dir).unlink(missing_ok=True)
+
+    def _note(self) -> None:
+        config = self.config
+        alive = [state.child(r, p.pid) for r, p in self.running.items() if p.returncode is None]
+        ports = {"ssh": config.ssh_port, "https": config.https_port, "http": config.http_port,
+                 "metrics": config.metrics_port}
+        me = state.child("supervisor", os.getpid())
+        state.write(config.data_dir, state.State(self.phase, me, alive, config.domain, ports))
+
+
+class _Document(msgspec.Struct, frozen=True):
+    # The shape of app.ControlSettings, which is not imported here: the supervisor stays small.
+    config: dict[str, str]
+    accel: str
+    admin_keys: list[str]
+    edge_uid: int
+    ssh_fds: list[int]
+    web_fd: int
+    feed_fd: int
+    metrics_fd: int
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_SECONDS)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _answers(config: Config) -> bool:
+    """Whether the sign-in page is served: SSH, TLS, edge, feed and control are then all up."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only asks whether somebody answers
+    request = f"GET /healthz HTTP/1.1\r\nHost: {config.domain}:{config.https_port}\r\nConnection: close\r\n\r\n"
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.listen[0], config.listen[0])  # noqa: S104
+    try:
+        with (
+            socket.create_connection((address, config.https_port), 2) as plain,
+            context.wrap_socket(plain, server_hostname=config.domain) as secure,
+        ):
+            secure.sendall(request.encode())
+            return secure.recv(64).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that is not empty."""
+    try:
+        lines: Sequence[str] = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return "it wrote no log"
+    return next((line for line in reversed(lines) if line.strip()), "it wrote nothing")
+
+
+def _keep_once(file: Path) -> None:
+    # Copy and truncate: the writers append, so they go on in the same file.
+    with open(file, "rb") as source, open(file.with_suffix(".log.1"), "wb") as kept:
+        os.sendfile(kept.fileno(), source.fileno(), 0, LOG_BYTES * 2)
+    os.truncate(file, 0)
