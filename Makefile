@@ -1,0 +1,56 @@
+# Every verb sets up what it needs. `make up` and `make test` are all a newcomer has to know.
+SHELL := /bin/bash
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+PYTHON ?= python3
+BIN := .venv/bin
+APT_RUN := gcc libc6-dev linux-libc-dev musl-tools binutils qemu-system-x86 qemu-utils nftables iproute2 mmdebstrap e2fsprogs xz-utils zstd openssh-client ca-certificates
+APT_TEST := curl rsync git procps
+APT_BENCH := wrk
+
+.PHONY: help setup setup-test up test check golden docs bench
+help:
+	@echo "make up      set up what is missing and run the platform (needs root; uses sudo)"
+	@echo "make test    set up what tests need and run them all, real VMs included"
+	@echo "make check   style, types, architecture"
+	@echo "make golden  write the golden files anew; review them as a diff"
+	@echo "make docs    write the generated pages of docs/reference anew"
+	@echo "make bench   measure against peers and floors on this machine"
+	@echo "make setup   only set up; leaves .venv/bin/ussycode"
+
+setup: .venv/run
+	@scripts/apt-install $(APT_RUN)
+
+setup-test: .venv/dev
+	@scripts/apt-install $(APT_RUN) $(APT_TEST)
+
+.venv/run: requirements/run.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes -r requirements/run.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev: .venv/run requirements/dev.txt
+	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+up: setup
+	$(SUDO) $(BIN)/ussycode up
+
+test: setup-test check
+	$(SUDO) $(BIN)/python -m pytest
+
+check: setup-test
+	$(BIN)/ruff check src tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/locks_clean.py
+
+golden: setup-test
+	$(BIN)/python -m pytest tests/golden --write-golden
+
+docs: setup-test
+	$(BIN)/python scripts/write_reference.py
+
+bench: setup-test
+	@scripts/apt-install $(APT_RUN) $(APT_TEST) $(APT_BENCH)
+	$(SUDO) $(BIN)/python bench/run.py
