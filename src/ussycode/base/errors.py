@@ -103,6 +103,10 @@ class Failure(Exception):
         return self
 
 
+MAX_WORD = 1000
+"""Longest word filled into a sentence, in characters."""
+
+
 def printable(text: str, limit: int = 200) -> str:
     """`text` without control characters (C0, DEL, C1, bidi overrides), cut to `limit` characters."""
     shown = "".join(c if c.isprintable() and c not in _BIDI else "?" for c in text)
@@ -113,7 +117,7 @@ _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\
 
 
 def _clean(words: dict[str, str]) -> dict[str, str]:
-    return {name: printable(word) for name, word in words.items()}
+    return {name: printable(word, MAX_WORD) for name, word in words.items()}
 
 
 INTERNAL = ErrorCode(

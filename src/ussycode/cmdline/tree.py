@@ -49,7 +49,8 @@ class Tree:
         group = bool(words) and bool(self.under(words[:1]))
         name = " ".join(words[:2] if group else words[:1])
         spellings = [s for c in self.commands for s in (c.name, *c.aliases)]
-        near = difflib.get_close_matches(name, spellings, 1, 0.6)
+        typed = " ".join(words[:2])
+        near = difflib.get_close_matches(typed, spellings, 1, 0.75) or difflib.get_close_matches(name, spellings, 1, 0.6)
         inside = ", ".join(c.name for c in self.under(words[:1])) if group else ""
         suggestion = f"did you mean {near[0]}? " if near else f"there is {inside}; " if inside else ""
         return UNKNOWN(name=name, suggestion=suggestion)

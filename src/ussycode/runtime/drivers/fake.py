@@ -64,6 +64,10 @@ class FakeDriver:
         """What a guest does that switches itself off."""
         self._put(replace(self.vms[vm], phase=Phase.STOPPED, address="", detail="the guest powered itself off"))
 
+    def crash(self, vm: VmId, detail: str, console: str) -> None:
+        """What a guest does that dies."""
+        self._put(replace(self.vms[vm], phase=Phase.FAILED, address="", detail=detail, console=console))
+
     def guest_address(self, vm: VmId) -> GuestAddress | None:
         """An address on the loopback at which a test may serve the agent."""
         one = self.vms.get(vm)
