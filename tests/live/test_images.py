@@ -103,6 +103,12 @@ async def booted(boot: BootFiles, image: Image, work: Path, disk_gib: int = 5) -
         await asyncio.to_thread(qemu.wait, 20)
 
 
+async def power_off(guest: Guest) -> None:
+    """Ask for it; the machine may be gone before its answer is read."""
+    with contextlib.suppress(Failure):
+        await guest.control.shutdown()
+
+
 async def test_debian_min_is_a_debian_with_python_and_sudo(
     boot: BootFiles, debian_min: Image, tmp_path: Path,
 ) -> None:
@@ -121,12 +127,13 @@ async def test_debian_min_is_a_debian_with_python_and_sudo(
         page.writer.write(b"GET / HTTP/1.0\r\n\r\n")
         assert (await page.reader.read()).endswith(b"from-the-vm\n")
         await page.close()
-        await guest.control.shutdown()
+        await power_off(guest)
         assert await asyncio.to_thread(guest.qemu.wait, 20) == 0
 
 
 async def test_ussyuntu_comes_up_whole(boot: BootFiles, ussyuntu: Image, tmp_path: Path) -> None:
     async with booted(boot, ussyuntu, tmp_path) as guest:
+        await guest.says("for i in $(seq 300); do [ -S /run/dbus/system_bus_socket ] && exit; sleep 0.1; done; exit 1")
         assert await guest.says("systemctl is-system-running --wait") == "running"
         assert await guest.says("systemctl --failed --plain --no-legend") == ""
         assert await guest.says("whoami; hostname; sudo -n id -u") == "ussy\ndemo\n0"
@@ -137,7 +144,7 @@ async def test_ussyuntu_comes_up_whole(boot: BootFiles, ussyuntu: Image, tmp_pat
         assert await guest.says(f"for tool in {tools}; do command -v $tool >/dev/null || echo $tool; done") == ""
         assert "ussycode" in await guest.says("cat ~/AGENTS.md")
         await check_ssh(guest)
-        await guest.control.shutdown()
+        await power_off(guest)
         assert await asyncio.to_thread(guest.qemu.wait, 30) == 0
 
 
@@ -159,7 +166,7 @@ def test_an_image_holds_nothing_that_two_machines_must_not_share(name: str, requ
         return host_tool.run(["debugfs", "-R", question, image.disk], timeout=30)
 
     assert "Size: 0" in inside("stat /etc/machine-id")
-    assert "ssh_host" not in inside("ls /etc/ssh") if name == "ussyuntu" else True
+    assert "ssh_host" not in inside("ls /etc/ssh")
     assert "resolv.conf" not in inside("ls /etc")
     assert ".deb" not in inside("ls /var/cache/apt/archives")
     assert "customize.sh" not in inside("ls /")
