@@ -44,6 +44,7 @@ check: setup-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/locks_clean.py
+	$(BIN)/python scripts/write_reference.py --check
 
 golden: setup-test
 	$(BIN)/python -m pytest tests/golden --write-golden

@@ -13,7 +13,7 @@ from ussycode.base.errors import ErrorCode, Kind
 
 BAD_CONFIG = ErrorCode(
     "config.bad", Kind.USAGE, "the settings cannot be used: {problems}",
-    hint="every setting is listed in docs/reference/config.md",
+    hint="every setting is listed in docs/reference/settings.md",
 )
 
 

@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.live.platform import Platform, platform
 from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.kernel import BootFiles, boot_files
 
@@ -36,3 +38,14 @@ def debian_min(image_store: ImageStore) -> Image:
 @pytest.fixture(scope="session")
 def ussyuntu(image_store: ImageStore) -> Image:
     return image_store.ensure("ussyuntu")
+
+
+@pytest.fixture(scope="session")
+def lived(
+    live_data: Path, boot: BootFiles, debian_min: Image, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
+    """One platform on the minimal image for the whole run."""
+    home = tmp_path_factory.mktemp("home")
+    data = live_data / f"platform-{os.getpid()}"
+    with platform(data, home, 23220, live_data, "--default-image", "debian-min") as made:
+        yield made

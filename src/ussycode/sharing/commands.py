@@ -31,7 +31,7 @@ class ShareView:
 
     def text(self, style: Style) -> str:
         """Two lines."""
-        who = "anyone" if self.ports.visibility == "public" else "only you, after sign-in"
+        who = "anyone" if self.ports.visibility == "public" else "only you, after signing in,"
         return f"{self.vm_name} is {self.ports.visibility}: {who} can open port {self.ports.primary}\n  {self.url}"
 
     def document(self) -> object:
