@@ -1,4 +1,4 @@
-"""A whole control plane in memory with named people: owner, stranger, admin. Real dispatch, SQL and reconciler; fake VMs."""
+"""A whole control plane in memory with named people. Real dispatch, SQL and reconciler; fake VMs."""
 from __future__ import annotations
 
 import asyncio

@@ -56,7 +56,7 @@ async def test_another_owners_vm_and_a_missing_one_are_refused_alike() -> None:
         await w.does(owner, "new --name demo")
         for line in ("restart {}", "rename {} mine", "share show {}", "share set-public {}", "ssh {} id", "rm {}"):
             his, missing = [await w.run(attacker, line.format(n)) for n in ("demo", "nope")]
-            told = [str(o.failure or o.view and o.view.document()).replace("demo", "X").replace("nope", "X")
+            told = [str(o.failure or (o.view and o.view.document())).replace("demo", "X").replace("nope", "X")
                     for o in (his, missing)]
             assert told[0] == told[1], line
             assert his.exit_code == missing.exit_code == 1
