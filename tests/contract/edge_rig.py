@@ -10,7 +10,7 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -332,9 +332,11 @@ class Rig:
         )
         return Client(reader, writer)
 
-    async def get(self, host: str, path: str = "/", session: str = "", headers: str = "", method: str = "GET") -> Answer:
+    async def get(
+        self, host: str, path: str = "/", session: str = "", headers: str = "", method: str = "GET",
+    ) -> Answer:
         """One request on a connection of its own."""
-        client = await self.connect(host if host.endswith(DOMAIN) else DOMAIN)
+        client = await self.connect(host if host.count(".") == 1 and host.endswith(f".{DOMAIN}") else DOMAIN)
         cookies = f"Cookie: __Host-ussycode={session}\r\n" if session else ""
         await client.send(f"{method} {path} HTTP/1.1\r\nHost: {host}:{self.port}\r\n{cookies}{headers}\r\n".encode())
         answer = await client.answer(to_head=method == "HEAD")
@@ -361,9 +363,11 @@ class Rig:
             (self.folder / path).unlink(missing_ok=True)
 
     async def start_feed(self) -> None:
-        """Control's feed is there again."""
+        """Control's feed is there again; returns once the edge has its snapshot."""
+        self.feed._last_ack = -1
         self.feed_server = await asyncio.start_unix_server(self.feed.serve, self.folder / "feed.sock")
         self.stack.callback(self.feed_server.close)
+        await self.feed.acked(self.feed.seq)
 
     def logged(self) -> list[dict[str, object]]:
         """The access log's lines."""
@@ -371,7 +375,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def running_edge(folder: Path, **over: object):  # type: ignore[no-untyped-def]
+async def running_edge(folder: Path, **over: object) -> AsyncIterator[Rig]:
     """A Rig whose edge has its first snapshot."""
     clock = SystemClock()
     authority = Authority.make(clock)

@@ -27,7 +27,7 @@ class RedirectConnection(asyncio.Protocol):
         """Wait for one head."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
         if len(self._edge.deadlines.members) >= MAX_CONNECTIONS:
-            transport.abort()
+            self._transport.abort()
             return
         self._edge.deadlines.members.add(self)
 

@@ -94,7 +94,7 @@ class VisitorConnection(asyncio.Protocol):
         if len(members) >= MAX_CONNECTIONS:
             self._edge.counters.add("connections_refused")
             self._phase = Phase.GONE
-            transport.abort()
+            self._transport.abort()
             return
         self._edge.counters.add("connections")
         members.add(self)
