@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.report import Report
 from tests.contract.check_driver import until, want
 from tests.live.node import running_node
-from tests.live.platform import Platform, platform
+from tests.live.rig import Platform, platform
 from ussycode.runtime.driver import Phase
 from ussycode.runtime.images.store import ImageStore
 from ussycode.runtime.kernel import BootFiles, boot_files

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.platform import Platform, platform
+from tests.live.rig import Platform, platform
 from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.kernel import BootFiles, boot_files
 

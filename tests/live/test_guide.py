@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.platform import Platform
+from tests.live.rig import Platform
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide"
 DEFAULT_PORTS = {"2222": "ssh", "8443": "https", "8080": "http"}

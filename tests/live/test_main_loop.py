@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.platform import Platform, platform, until
+from tests.live.rig import Platform, platform, until
 
 PAGE = "python3 -m http.server 8000 --directory /srv >/dev/null 2>&1"
 pytestmark = pytest.mark.timeout(300)

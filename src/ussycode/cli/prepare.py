@@ -97,8 +97,8 @@ def _with_machines(config: Config, instance: Instance, keys: list[str], say: Say
     boot = boot_files(config.data_dir / "cache", Progress(say))
     store = ImageStore(config.data_dir / "images")
     if store.find(config.default_image) is None:
-        say(f"building the image {config.default_image}, once; this takes a few minutes")
-        store.build(config.default_image, Progress(say))
+        say(f"building the image {config.default_image}, once; this takes a minute or two")
+    store.ensure(config.default_image, Progress(say))
     accel = choose_accel(config, boot, say)
     return Prepared(instance, boot, accel, tsc_khz() if accel == "tcg" else 0, keys)
 
