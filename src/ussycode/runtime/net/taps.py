@@ -54,6 +54,29 @@ def remove(name: str) -> None:
     subprocess.run(["ip", "link", "del", "dev", name], capture_output=True, timeout=_TIMEOUT, check=False)
 
 
+def hold_pool(instance: Instance) -> None:
+    """Let addresses of guests that are not there be unreachable, not somebody's beyond the default route."""
+    run("ip", "route", "replace", "unreachable", str(instance.pool), text="")
+
+
+def release_pool(instance: Instance) -> None:
+    """Undo `hold_pool`; no error when there is nothing to undo."""
+    subprocess.run(
+        ["ip", "route", "del", "unreachable", str(instance.pool)], capture_output=True, timeout=_TIMEOUT, check=False,
+    )
+
+
+def cut_streams(address: str) -> None:
+    """Abort every TCP connection of this host to a guest that ended.
+
+    Nobody answers on that address any more, so readers would wait until keepalive gives up. A kernel without
+    INET_DIAG_DESTROY leaves it at that.
+    """
+    subprocess.run(
+        ["ss", "-K", "-H", "-n", "-t", "dst", address], capture_output=True, timeout=_TIMEOUT, check=False,
+    )
+
+
 def load_rules(text: str) -> None:
     """Load nftables text as one transaction. Raises subprocess.CalledProcessError with nft's words."""
     run("nft", "-f", "-", text=text)

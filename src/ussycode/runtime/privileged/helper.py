@@ -99,6 +99,7 @@ class Helper:
 
     def _net_up(self) -> Reply:
         forwarding.switch_on(self.instance.run)
+        taps.hold_pool(self.instance)
         taps.load_rules(rules.table(self.instance, tuple(record.number for _, record in self._living())))
         return Done()
 
@@ -106,6 +107,7 @@ class Helper:
         taps.load_rules(rules.remove(self.instance))
         for name in taps.leftover(self.instance):
             taps.remove(name)
+        taps.release_pool(self.instance)
         forwarding.switch_back(self.instance.run, still_needed=bool(taps.tables()))
         self.cgroups.clear()
         return Done()
@@ -172,6 +174,7 @@ class Helper:
             return Refused(f"{vm} still runs")
         if self.instance.table in taps.tables():
             taps.load_rules(rules.expel(self.instance, number))
+        taps.cut_streams(self.instance.address(number))
         self.cgroups.leave(number)
         vm_files.remove_run(self.instance, vm)
         return Done()

@@ -111,6 +111,7 @@ class Machine:
         """Take up where an earlier process of control left off, from the record and the saved state alone."""
         record = processes.read(self.host.instance.vm_run(self.saved.want.vm))
         if record is not None and processes.alive(record):
+            self._record = record
             self._life = asyncio.create_task(self._live(record))
         elif self.saved.phase in (Phase.STARTING, Phase.RUNNING):
             ending = endings.unwatched(record)
@@ -213,6 +214,8 @@ class Machine:
             ending = await self._one_boot(record)
             if ending.phase is not Phase.STARTING or self._ending:
                 return ending
+            with suppress(Failure):
+                await self._clear_away()
             resets = resets + 1 if self.host.clock.now() - born < RESET_WINDOW else 1
             if resets > MAX_RESETS:
                 return endings.TOO_MANY_RESETS
