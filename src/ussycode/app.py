@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+import structlog
 
 from ussycode import config as settings
 from ussycode.agent.link import Guests, LocalLink
@@ -22,7 +24,8 @@ from ussycode.base.telemetry import Telemetry, export_otlp, log_to_stderr
 from ussycode.config import Config
 from ussycode.doors.edgefeed.server import FeedServer
 from ussycode.doors.metrics.server import serve_metrics
-from ussycode.doors.ssh.door import SshDoor, load_host_key
+from ussycode.doors.ssh.door import SshDoor
+from ussycode.doors.ssh.hostkey import load_host_key
 from ussycode.doors.web.app import serve_web
 from ussycode.identity import ops as identity
 from ussycode.identity.keys import PublicKey, read_public_key
@@ -150,7 +153,12 @@ def control(given: ControlSettings) -> int:
     log_to_stderr(config.log_json)
     if config.otlp_endpoint:
         export_otlp(config.otlp_endpoint, "ussycode-control")
-    asyncio.run(_serve(config, given))
+    try:
+        asyncio.run(_serve(config, given))
+    except Exception:  # the outermost frame of the process
+        structlog.get_logger("ussycode").exception("control ends")
+        # Threads that still wait for a guest or the disk must not keep a dead door alive.
+        os._exit(1)
     return 0
 
 

@@ -48,6 +48,8 @@ async def start(role: Role, settings: int, fds: Sequence[int]) -> asyncio.subpro
             env={
                 "PYTHONHOME": f"/proc/self/fd/{home}", "LD_LIBRARY_PATH": f"/proc/self/fd/{home}/lib",
                 "PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8",
+                # The uid has no entry in /etc/passwd; libraries that ask for its name and home find them here.
+                "USER": "ussycode", "LOGNAME": "ussycode", "HOME": "/nonexistent",
             },
             stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", user=role.uid, group=role.uid,
             extra_groups=[], start_new_session=True, umask=0o022,

@@ -66,6 +66,7 @@ class Supervisor:
         await self._start("control")
         for number in range(self.config.edge_processes):
             await self._start(f"edge{number}")
+        await self._until(self._lobby_answers, "the SSH door does not answer")
         await self._until(self._edge_answers, "the web does not answer")
         self.watching = [asyncio.create_task(self._watch(role)) for role in list(self.running)]
         self.watching.append(asyncio.create_task(self._rotate()))
@@ -128,6 +129,9 @@ class Supervisor:
 
     async def _edge_answers(self) -> bool:
         return await asyncio.to_thread(_answers, self.config)
+
+    async def _lobby_answers(self) -> bool:
+        return await asyncio.to_thread(_greets, self.config)
 
     async def _until(self, check: object, why: str) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -202,20 +206,33 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _answers(config: Config) -> bool:
-    """Whether the sign-in page is served: SSH, TLS, edge, feed and control are then all up."""
+    """Whether the web answers: TLS, edge and control are then up."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only asks whether somebody answers
     request = f"GET /healthz HTTP/1.1\r\nHost: {config.domain}:{config.https_port}\r\nConnection: close\r\n\r\n"
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.listen[0], config.listen[0])  # noqa: S104
     try:
         with (
-            socket.create_connection((address, config.https_port), 2) as plain,
+            socket.create_connection((_near(config), config.https_port), 2) as plain,
             context.wrap_socket(plain, server_hostname=config.domain) as secure,
         ):
             secure.sendall(request.encode())
             return secure.recv(64).startswith(b"HTTP/1.1 200")
     except OSError:
         return False
+
+
+def _greets(config: Config) -> bool:
+    """Whether the SSH door says its name."""
+    try:
+        with socket.create_connection((_near(config), config.ssh_port), 2) as plain:
+            return plain.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def _near(config: Config) -> str:
+    """An address of this host at which the platform listens."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.listen[0], config.listen[0])  # noqa: S104
 
 
 def last_line(log: Path) -> str:

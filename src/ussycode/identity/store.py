@@ -81,7 +81,7 @@ def insert_user(tx: Tx, handle: str, role: Role, login_name: str, chosen: bool) 
 
 def update_user(tx: Tx, user: str, **values: object) -> None:
     """Change columns of an account."""
-    tx.conn.execute(users.update().where(users.c.id == user), values)
+    tx.conn.execute(users.update().where(users.c.id == user).values(**values))
 
 
 def key_by_fingerprint(tx: Tx, fingerprint: str) -> SshKey | None:

@@ -87,7 +87,7 @@ def insert(tx: Tx, vm: Vm) -> None:
 
 def update(tx: Tx, vm: str, **values: object) -> None:
     """Change columns of a VM."""
-    tx.conn.execute(vms.update().where(vms.c.id == vm), values)
+    tx.conn.execute(vms.update().where(vms.c.id == vm).values(**values))
 
 
 def delete(tx: Tx, vm: str) -> None:
