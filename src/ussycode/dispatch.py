@@ -85,7 +85,7 @@ async def _run(app: App, call: Call, parsed: Parsed) -> Outcome:
     named = _named(command, parsed.args)
     found = await app.db.read(lambda tx: _facts(tx, app, named)) if named else {}
     permits = _permits(app, call.caller, command, named, found)
-    main = permits[named[0]] if len(named) == 1 else permits.get("") or next(iter(permits.values()), None)
+    main = next(iter(permits.values()), None)
     if main is None:
         return Outcome(view=RemoveView((), tuple(named), {}), json=parsed.json, command=command.name)
     ctx = Ctx(app, call.caller, main, permits, call.talk, call.request_id)

@@ -141,6 +141,7 @@ async def test_keys_are_added_renamed_and_removed_but_never_the_last() -> None:
     async with world() as w:
         owner, other = await w.person("olive"), await w.person("sam")
         assert (await w.fails(owner, "ssh-key remove olive"))[0] == "key.last"
+        w.clock.advance(1)
         await w.does(owner, f"ssh-key add {line}")
         assert (await w.fails(other, f"ssh-key add {line}"))[0] == "key.taken"
         await w.does(owner, "ssh-key rename laptop desk")

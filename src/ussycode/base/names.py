@@ -11,15 +11,15 @@ def _words(text: str) -> list[str]:
 
 LOGIN_NAMES = frozenset(
     _words("""
-root admin administrator user guest ubuntu debian git vm lobby ussy ussycode exe anonymous nobody test
+root admin administrator user guest ubuntu debian git vm lobby ussy ussycode exe anonymous nobody
 operator ec2-user centos fedora pi vagrant deploy
 """)
 )
 """SSH user names that always mean the lobby, so no VM may take them."""
 RESERVED = LOGIN_NAMES | frozenset(
     _words("""
-www api app auth login logout account dashboard docs doc help status mail smtp imap pop mx ns ns1 ns2 dns ftp
-ssh sftp cdn static assets blog shop support security abuse postmaster hostmaster webmaster localhost internal
+www api auth login logout account dashboard docs doc help status mail smtp imap pop mx ns ns1 ns2 dns ftp
+ssh sftp cdn static assets support security abuse postmaster hostmaster webmaster localhost internal
 metadata gateway edge node nodes control registry hub llm int team teams share metrics health new ls rm
 """)
 )
