@@ -3,7 +3,8 @@
 #include <sys/reboot.h>
 
 static const char SYNC[] = "\xffussycode-sync-1";
-enum { SYNC_LEN = 16, NONCE_LEN = 16, HEAD = 5, SEND_MS = 2000, SYSTEMD_POWEROFF = 34 + 4 };
+enum { SYNC_LEN = 16, NONCE_LEN = 16, HEAD = 5, SEND_MS = 2000, SYSTEMD_POWEROFF = 34 + 4,
+       GRACE_SECONDS = 8, MAX_GRACE_SECONDS = 120 };
 enum kind { REQUEST = 1, OK, ERR, HELLO };
 
 static int port = -1, tell_configured = -1;
@@ -72,8 +73,6 @@ static void pull_the_plug_later(unsigned seconds) {
 }
 
 static void shut_down(unsigned grace) {
-    if (state.on_host)
-        return;
     pull_the_plug_later(grace);
     if (is_tiny_init())
         kill(1, SIGTERM);
@@ -84,7 +83,7 @@ static void shut_down(unsigned grace) {
 }
 
 static const char *perform(const char *verb, struct pairs p, struct out *o, char *why, size_t room) {
-    long grace = pairs_number(&p, "grace", 8, 120);
+    long grace = pairs_number(&p, "grace", GRACE_SECONDS, MAX_GRACE_SECONDS);
     if (!strcmp(verb, "configure"))
         return identity_configure(p, why, room);
     if (!strcmp(verb, "authorized_keys"))
@@ -95,9 +94,7 @@ static const char *perform(const char *verb, struct pairs p, struct out *o, char
         report_ports(o);
     else if (!strcmp(verb, "sync"))
         sync();
-    else if (!strcmp(verb, "shutdown") && grace > 0)
-        shut_down(grace);
-    else if (strcmp(verb, "ping"))
+    else if (strcmp(verb, "ping") && (strcmp(verb, "shutdown") || grace < 1))
         return "bad_request";
     return NULL;
 }
@@ -120,6 +117,8 @@ static void answer(const char *data, size_t len) {
         return;
     }
     send_frame(OK, &o);
+    if (!strcmp(verb, "shutdown") && !state.on_host) /* after the answer: the agent may not outlive the request */
+        shut_down(pairs_number(&p, "grace", GRACE_SECONDS, MAX_GRACE_SECONDS));
     if (state.configured && tell_configured >= 0) {
         write_whole(tell_configured, "c", 1);
         close(tell_configured);

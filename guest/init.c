@@ -2,6 +2,7 @@
 #include "ussy.h"
 #include <dirent.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/reboot.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -99,6 +100,7 @@ static void be_agent(char **argv, int configured) {
     int port;
     setsid();
     strcpy(argv[0], "@ussy"); /* "/init" had as much room; with an @, systemd's last round of kills spares it */
+    prctl(PR_SET_NAME, "ussy-agent");
     write_text("/proc/self/oom_score_adj", "-900");
     for (int waited = 0; (port = try_port()) < 0 && waited < PORT_MS; waited++)
         pause_ms(1);
