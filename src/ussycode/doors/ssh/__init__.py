@@ -1,0 +1,1 @@
+"""The SSH door: a lobby for commands, and the way into VMs."""

@@ -1,0 +1,170 @@
+"""The lobby: one command and out, a script piped in, or a prompt."""
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from ussycode.access.actions import Action
+from ussycode.access.decide import permit
+from ussycode.access.facts import Caller, Facts
+from ussycode.base.errors import ErrorCode, Failure, Kind
+from ussycode.catalog import TREE
+from ussycode.cmdline.complete import complete
+from ussycode.doors.ssh import answers
+from ussycode.doors.ssh.answers import Stopped
+from ussycode.doors.ssh.attach import Guests
+from ussycode.doors.ssh.screen import Screen
+from ussycode.doors.ssh.session import Ended, Key, Session
+from ussycode.ports import App
+from ussycode.vms import ops as vms
+from ussycode.vms.model import Vm
+
+KEY_GONE = ErrorCode(
+    "ssh.key_gone", Kind.UNAUTHENTICATED, "this key is no longer registered", hint="connect with another key"
+)
+NO_SUBSYSTEM = ErrorCode(
+    "lobby.subsystem", Kind.USAGE, "the lobby has no {name}", hint="name a VM, for example: sftp demo@{host}"
+)
+STATUS_STOPPED = 130
+"""Exit status of a wait ended by Ctrl-C, as shells have it."""
+Recognise = Callable[[], Awaitable[Caller | None]]
+
+
+@dataclass(frozen=True)
+class Lobby:
+    """One session in the lobby. `caller` is asked again before each command, so a removed key bites at once."""
+
+    app: App
+    session: Session
+    screen: Screen
+    caller: Recognise
+    guests: Guests
+
+    async def serve(self) -> Ended:
+        """Do what the session asked for."""
+        asked = self.session.asked
+        if asked.subsystem is not None:
+            failure = NO_SUBSYSTEM(name=asked.subsystem, host=self.app.config.domain)
+            return await answers.show_failure(failure, self.screen)
+        if asked.command is not None:
+            return (await self._answer(asked.command))[0]
+        return await (Prompt(self).serve() if self.session.editing else self._script())
+
+    async def _script(self) -> Ended:
+        ended: Ended = 0
+        while (line := await self.session.read_piped_line()) is not None:
+            ended, leave = await self._answer(line.decode(errors="replace"))
+            if leave:
+                break
+        return ended
+
+    async def _answer(self, line: str) -> tuple[Ended, bool]:
+        """Run one line; its status, and whether it ends the visit."""
+        try:
+            typed = answers.words(line, self.app.config.domain)
+        except Failure as failure:
+            return await answers.show_failure(failure, self.screen), False
+        if not typed:
+            return 0, False
+        caller = await self.caller()
+        if caller is None:
+            return await answers.show_failure(KEY_GONE(), self.screen), True
+        return await self._run(caller, typed)
+
+    async def _run(self, caller: Caller, typed: Sequence[str]) -> tuple[Ended, bool]:
+        outcome = await answers.execute(self.app, caller, typed, self.screen)
+        if isinstance(outcome, Stopped):
+            await self._tell_stopped(outcome.command)
+            return STATUS_STOPPED, False
+        if outcome.attach is not None:
+            return await self.guests.attach(self.session, self.screen, outcome.attach), False
+        return await answers.show(outcome, self.screen), outcome.command == "exit"
+
+    async def _tell_stopped(self, name: str) -> None:
+        command = TREE.named(name)
+        goes_on = command is not None and not command.reads_only and name != "ssh"
+        await self.screen.complain(f"{name} goes on without you; ls shows how far it is" if goes_on else "stopped")
+
+    async def run_line(self, line: str) -> bool:
+        """Run a line typed at the prompt; true when it ends the visit."""
+        return (await self._answer(line))[1]
+
+    async def mine(self) -> list[Vm]:
+        """The caller's VMs; none for somebody whose key is gone."""
+        caller = await self.caller()
+        allowed = None if caller is None else permit(Action.VM_LIST, Facts(caller, command="ls"))[0]
+        return [] if allowed is None else await vms.mine(self.app, allowed)
+
+
+class Prompt:
+    """The lobby for a person at a terminal."""
+
+    def __init__(self, lobby: Lobby) -> None:
+        self.lobby = lobby
+        self.session, self.screen = lobby.session, lobby.screen
+        self._names: list[str] = []
+        style = self.screen.style
+        self.prompt = style.paint("ussycode", "magenta") + " ▶ " if self.screen.fancy else "ussycode > "
+
+    async def serve(self) -> Ended:
+        """Greet, then run lines until `exit` or Ctrl-D."""
+        await self._greet()
+        self.session.chan.register_key("\t", self._tab)
+        while True:
+            self._names = [v.name for v in await self.lobby.mine()]
+            await self.screen.say(self.prompt, end="")
+            line = await self.session.read_line()
+            if line is Key.EOF:
+                await self.screen.say("")
+                return 0
+            if isinstance(line, Key):
+                await self.screen.say("^C")
+            elif await self._run(line.text, line.shown):
+                return 0
+
+    async def _run(self, line: str, shown: bool) -> bool:
+        if not shown:
+            await self.screen.say(line)
+        return await self.lobby.run_line(line)
+
+    async def _greet(self) -> None:
+        caller = await self.lobby.caller()
+        mine = await self.lobby.mine()
+        paint = self.screen.style.paint
+        name = caller.handle if caller else "stranger"
+        home = self.lobby.app.config.host_url(self.lobby.app.config.domain)
+        await self.screen.say("\n".join((
+            f"{paint('ussycode', 'magenta')}  {paint(home, 'dim')}",
+            f"welcome back, {paint(name, 'green')}.", _counts(mine),
+            f"type {paint('help', 'cyan')} for commands, {paint('exit', 'cyan')} to leave; Tab completes.",
+        )))
+
+    def _tab(self, line: str, pos: int) -> tuple[str, int] | bool:
+        # Called by the editor: what is raised here would end the whole connection.
+        before, after = line[:pos], line[pos:]
+        found = complete(TREE, before, self._values)
+        partial = "" if before.endswith(" ") or not before else before.split()[-1]
+        if not found:
+            return False
+        stem = _common(found)
+        typed = before[: len(before) - len(partial)] + stem + (" " if len(found) == 1 else "")
+        if typed == before:
+            self.session.chan.write(f"{line}\n{'  '.join(found)}\n{self.prompt}")
+            return line, pos
+        return typed + after, len(typed)
+
+    def _values(self, kind: str) -> Sequence[str]:
+        return self._names if kind == "vm" else self.lobby.app.images.names() if kind == "image" else ()
+
+
+def _common(found: Sequence[str]) -> str:
+    first, last = min(found), max(found)
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[:same]
+
+
+def _counts(mine: Sequence[Vm]) -> str:
+    running = sum(v.running for v in mine)
+    if not mine:
+        return "you have no VMs yet: new makes one."
+    return f"{len(mine)} VM{'s' if len(mine) > 1 else ''}, {running or 'none'} running."

@@ -1,0 +1,120 @@
+"""The lobby as a person with an OpenSSH client meets it."""
+from __future__ import annotations
+
+import json
+
+from tests.product.ssh_world import SshWorld
+
+
+async def test_one_shot_commands_end_with_the_status_of_what_happened(place: SshWorld) -> None:
+    olive = await place.member("olive")
+    assert (await olive.ssh("host", "whoami")).text.startswith("olive (newbie)\n")
+    done = await olive.ssh("host", "restart nothere")
+    assert (done.status, done.text) == (1, "") and done.said.startswith("error: no VM named nothere\n")
+    assert (await olive.ssh("host", "new", "--colour")).status == 2
+    done = await olive.ssh("host", "frobnicate")
+    assert (done.status, done.text) == (127, "") and "unknown command: frobnicate" in done.said
+    assert (await olive.ssh("host", "ls 'open")).status == 2
+
+
+async def test_output_without_a_terminal_is_plain_text_with_lf(place: SshWorld) -> None:
+    olive = await place.member("olive")
+    await place.vm(olive, "demo")
+    for line in ("help", "ls -l", "whoami", "help new", "nonsense"):
+        done = await olive.ssh("host", line)
+        assert b"\x1b" not in done.out + done.err and b"\r" not in done.out + done.err, line
+
+
+async def test_json_is_one_document_on_stdout_for_success_and_failure(place: SshWorld) -> None:
+    olive = await place.member("olive")
+    done = await olive.ssh("host", "ls --json")
+    assert json.loads(done.out) == {"vms": []} and not done.err
+    done = await olive.ssh("host", "restart nothere --json")
+    told = json.loads(done.out)
+    assert done.status == 1 and not done.err
+    assert (told["error"], told["code"]) == ("no VM named nothere", "vm.unknown") and told["hint"]
+
+
+async def test_quotes_reach_the_command_as_typed(place: SshWorld) -> None:
+    olive = await place.member("olive")
+    done = await olive.ssh("host", "new", "--name", "demo", "--env", "'A=x  y \"z\"'")
+    assert done.status == 0, done
+    (want,) = [v.env for v in await place.base.app.db.read(_everything)]
+    assert want == (("A", 'x  y "z"'),)
+
+
+def _everything(tx: object) -> list[object]:
+    from ussycode.vms import store
+
+    return list(store.everything(tx))  # type: ignore[arg-type]
+
+
+async def test_a_key_can_be_piped_in(place: SshWorld) -> None:
+    olive, other = await place.member("olive"), await place.stranger("laptop")
+    added = await olive.ssh("host", "ssh-key add", stdin=other.key.line.encode() + b" laptop\n")
+    assert added.status == 0 and added.text.startswith("added laptop ")
+    assert (await other.ssh("olive@host", "whoami")).text.startswith("olive")
+
+
+async def test_lines_piped_into_the_lobby_are_run_one_by_one(place: SshWorld) -> None:
+    olive = await place.member("olive")
+    done = await olive.ssh("-T", "host", stdin=b"whoami\nls\nnonsense")
+    assert done.text.startswith("olive (newbie)") and "no VMs yet" in done.text and done.status == 127
+
+
+async def test_files_sent_to_the_lobby_are_refused_with_a_sentence(place: SshWorld) -> None:
+    olive = await place.member("olive")
+    file = olive.home / "key.pub"
+    for argv in (["scp"], ["scp", "-O"]):
+        done = await olive.run(*argv, *olive.options, str(file), "host:")
+        assert done.status != 0 and "VM" in done.said, argv
+    done = await olive.run("sftp", *olive.options, "host")
+    assert done.status != 0 and "name a VM" in done.said
+    done = await olive.run("rsync", "-e", " ".join(["ssh", *olive.options]), str(file), "host:x")
+    assert done.status != 0 and "rsync needs a VM" in done.said
+
+
+async def test_the_prompt_greets_completes_remembers_and_leaves(place: SshWorld) -> None:
+    olive = await place.member("olive")
+    await place.vm(olive, "demo")
+    async with olive.terminal("host") as tty:
+        greeting = await tty.until("▶ ")
+        assert "welcome back, " in greeting and "1 VM, 1 running." in greeting
+        tty.type("who\t")
+        await tty.until("whoami ")
+        tty.type("\r")
+        await tty.until(r"olive\S* \(newbie\)")
+        await tty.until("▶ ")
+        tty.type("\x1b[A")
+        await tty.until("whoami")
+        tty.type("\x03")
+        await tty.until(r"\^C[\s\S]*▶ ")
+        tty.type("restart de\t")
+        await tty.until("restart demo ")
+        tty.type("\x15re\t")
+        await tty.until(r"rename\s+restart")
+        tty.type("\x15nonsense\r")
+        await tty.until("unknown command: nonsense")
+        await tty.until("▶ ")
+        tty.type("\x04")
+        assert await tty.ended() == 0
+
+
+async def test_exit_leaves_the_prompt(place: SshWorld) -> None:
+    olive = await place.member("olive")
+    async with olive.terminal("host") as tty:
+        await tty.until("▶ ")
+        tty.type("exit\r")
+        await tty.until("goodbye")
+        assert await tty.ended() == 0
+
+
+async def test_a_dumb_terminal_gets_no_escapes(place: SshWorld) -> None:
+    olive = await place.member("olive")
+    async with olive.terminal("host", term="dumb") as tty:
+        await tty.until("ussycode > ")
+        tty.type("whoami\r")
+        await tty.until("ussycode > ")
+        tty.type("exit\r")
+        await tty.ended()
+        assert "\x1b" not in tty.all and "▶" not in tty.all
