@@ -1,0 +1,1 @@
+"""Control's end of the feed to the HTTPS edges."""

@@ -1,0 +1,48 @@
+"""`/metrics` and `/healthz` for the operator, on a port that only this machine reaches."""
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from ussycode.ports import App
+
+MAX_HEAD = 8192
+"""Bytes of a request's head."""
+HEAD_SECONDS = 10.0
+"""Time a client may take for its request."""
+
+
+async def serve_metrics(app: App, listening: socket.socket) -> None:
+    """Answer on a listening socket until cancelled; one request for each connection."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(HEAD_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(_response(app, head.split(b"\r\n", 1)[0]))
+                await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # a client that does not ask properly gets nothing
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(answer, sock=listening, limit=MAX_HEAD)
+    async with server:
+        await server.serve_forever()
+
+
+def _response(app: App, line: bytes) -> bytes:
+    method, _, rest = line.partition(b" ")
+    path = rest.partition(b" ")[0].partition(b"?")[0]
+    if method not in (b"GET", b"HEAD"):
+        return _said(b"405 Method Not Allowed", b"only GET\n")
+    if path == b"/metrics":
+        return _said(b"200 OK", app.telemetry.metrics(), b"text/plain; version=0.0.4; charset=utf-8", method)
+    if path == b"/healthz":
+        return _said(b"200 OK", b"ok\n", head=method)
+    return _said(b"404 Not Found", b"there are /metrics and /healthz\n", head=method)
+
+
+def _said(status: bytes, body: bytes, kind: bytes = b"text/plain; charset=utf-8", head: bytes = b"GET") -> bytes:
+    top = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: close\r\n" % (status, kind, len(body))
+    return top + b"X-Content-Type-Options: nosniff\r\n\r\n" + (b"" if head == b"HEAD" else body)
