@@ -1,13 +1,16 @@
 """The real platform for tests: `ussycode up --detach` as an operator types it, real OpenSSH, real curl."""
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PROGRAM = (sys.executable, "-m", "ussycode")
+ROWS_AND_COLUMNS = (30, 100)
 UP_SECONDS, DOWN_SECONDS = 900, 90
 
 
@@ -96,6 +100,7 @@ class Platform:
         env = dict(os.environ, PATH=f"{self.person(who)}:{os.environ['PATH']}", TERM="xterm", LC_ALL="C.UTF-8")
         pid, fd = pty.fork()
         if pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("4H", *ROWS_AND_COLUMNS, 0, 0))
             os.execvpe(argv[0], argv, env)
         made = Terminal(pid, fd)
         try:
