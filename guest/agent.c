@@ -66,7 +66,7 @@ static void accept_one(int control, const sigset_t *unblocked) {
     pid_t pid = -1;
     if (slot >= 0) {
         slots[slot].stranger = true;
-        pid = slots[slot].pid = fork();
+        pid = fork(); /* the table is shared: only this side may write the pid */
     }
     if (pid == 0) {
         mine = slot;
@@ -78,8 +78,8 @@ static void accept_one(int control, const sigset_t *unblocked) {
         keep_alive(conn);
         stream_serve(conn);
     }
-    if (slot >= 0 && pid < 0)
-        slots[slot].pid = 0;
+    if (pid > 0)
+        slots[slot].pid = pid;
     close(conn);
 }
 

@@ -194,7 +194,7 @@ static void send_exit(void) {
     fcntl(x.conn, F_SETFL, 0);
     while (x.pending)
         flush();
-    shutdown(x.conn, SHUT_WR);
+    finish_reading(x.conn);
     leave();
 }
 

@@ -31,6 +31,15 @@ void reply_ok(int conn, struct out *fields) {
     reply(conn, "OK", fields);
 }
 
+/* Closing with bytes unread would reset the connection and lose our last words: read on, for a while. */
+void finish_reading(int conn) {
+    static char unread[16 << 10];
+    shutdown(conn, SHUT_WR);
+    alarm(HELLO_SECONDS);
+    while (read(conn, unread, sizeof unread) > 0)
+        ;
+}
+
 void reply_error(int conn, const char *code, const char *format, ...) {
     char message[200];
     struct out o;
@@ -43,11 +52,7 @@ void reply_error(int conn, const char *code, const char *format, ...) {
     out_add(&o, "code", "%s", code);
     out_add(&o, "message", "%s", message);
     reply(conn, "ER", &o);
-    /* closing with bytes unread would reset the connection and lose the reply: read on, for a while */
-    shutdown(conn, SHUT_WR);
-    alarm(HELLO_SECONDS);
-    while (read(conn, message, sizeof message) > 0)
-        ;
+    finish_reading(conn);
     _exit(0);
 }
 

@@ -94,6 +94,7 @@ void stream_serve(int conn) __attribute__((noreturn));
 void reply_ok(int conn, struct out *fields);
 void reply_error(int conn, const char *code, const char *format, ...) __attribute__((noreturn, format(printf, 3, 4)));
 void reply_errno(int conn, const char *what) __attribute__((noreturn));
+void finish_reading(int conn);
 void pump(int a, int b) __attribute__((noreturn));
 void stream_dial(int conn, struct pairs p) __attribute__((noreturn));
 void stream_exec(int conn, struct pairs p) __attribute__((noreturn));
