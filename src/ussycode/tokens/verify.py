@@ -24,7 +24,7 @@ TOKEN_MISSING = ErrorCode(
 )
 TOKEN_LONG = ErrorCode("token.too_long", Kind.UNAUTHENTICATED, "a token has at most {limit} characters", hint=_HOW)
 TOKEN_MALFORMED = ErrorCode(
-    "token.malformed", Kind.UNAUTHENTICATED, "that is not a token: it is usy0, a payload and a signature joined by dots",
+    "token.malformed", Kind.UNAUTHENTICATED, "that is not a token: one is usy0, payload and signature joined by dots",
     hint="both are base64url without padding",
 )
 TOKEN_PAYLOAD = ErrorCode("token.payload", Kind.UNAUTHENTICATED, "the token's payload is refused: {why}", hint=_HOW)
@@ -63,7 +63,7 @@ class Verified:
 
 @dataclass
 class TokenVerifier:
-    """Turns tokens into callers. Listens to events from its making on, so a removed key bites at once."""
+    """Turns tokens into callers. Register `heard` with the database, so that a removed key bites at once."""
 
     app: App
     _kept: OrderedDict[bytes, Verified] = field(default_factory=OrderedDict)
@@ -72,7 +72,6 @@ class TokenVerifier:
     def __post_init__(self) -> None:
         self._new = Buckets.per_minute(self.app.clock, NEW_PER_MINUTE)
         self.namespace = f"v0@{self.app.config.domain}"
-        self.app.db.listen(self.heard)
 
     async def heard(self, events: Sequence[Event]) -> None:
         """Forget the tokens of accounts that changed."""

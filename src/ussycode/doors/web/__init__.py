@@ -1,0 +1,1 @@
+"""The control side of HTTP: `/exec`, signing in, the dashboard."""

@@ -1,0 +1,152 @@
+"""The web app of the control process: finds the place, the route and the answer; the outermost frame of HTTP."""
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ussycode.base.errors import INTERNAL, Failure
+from ussycode.doors.web.asked import Asked, asked, wants_page
+from ussycode.doors.web.dashboard import Dashboard
+from ussycode.doors.web.exec import ExecDoor, json_response, refusal
+from ussycode.doors.web.login import Login
+from ussycode.doors.web.pages import STATIC, Pages, security_headers
+from ussycode.doors.web.routes import NO_PAGE, NotAllowed, Routes
+from ussycode.doors.web.trailers import TrailerProtocol
+from ussycode.doors.web.vmhost import VmHost
+from ussycode.ports import App
+from ussycode.tokens.verify import TokenVerifier
+
+KEEP_ALIVE_SECONDS = 90
+"""Longer than the edge keeps idle connections, so that it is the edge that closes them."""
+GRACE_SECONDS = 5
+"""Time running answers have when the process ends."""
+NO_HOST = "no such host here"
+
+
+class Web:
+    """The ASGI application."""
+
+    def __init__(self, app: App, tokens: TokenVerifier) -> None:
+        self._app = app
+        self._pages = Pages(app.config)
+        self._exec = ExecDoor(app, tokens)
+        self._home = app.config.host_url(app.config.domain)
+        self._headers = security_headers(app.config)
+        login = Login(app, self._pages)
+        self._base = self._base_routes(login, Dashboard(app, self._pages, login))
+        self._vm = self._vm_routes(login, VmHost(app))
+
+    def _base_routes(self, login: Login, dashboard: Dashboard) -> Routes:
+        return Routes(
+            {
+                "/": {"GET": dashboard.home}, "/dashboard/vms": {"GET": dashboard.rows},
+                "/login": {"GET": login.explain}, "/login/to": {"GET": login.hand_off},
+                "/logout": {"GET": login.ask_leave, "POST": login.leave}, "/healthz": {"GET": self._healthy},
+            },
+            {"/login/": {"GET": login.confirm, "POST": login.consume}, STATIC: {"GET": self._static}},
+        )
+
+    def _vm_routes(self, login: Login, vm: VmHost) -> Routes:
+        leave = {"GET": login.ask_leave, "POST": login.leave}
+        return Routes(
+            {
+                "/__ussycode/login": {"GET": vm.begin}, "/__exe.dev/login": {"GET": vm.begin},
+                "/__ussycode/session": {"GET": vm.finish},
+                "/__ussycode/logout": leave, "/__exe.dev/logout": leave,
+            },
+            {STATIC: {"GET": self._static}},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        place = asked(self._app.config, scope)
+        extra = [*self._headers, (b"x-request-id", (place.request_id if place else "").encode())]
+
+        async def send_ours(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *extra]
+            await send(message)
+
+        request = Request(scope, receive)
+        response = self._no_host(request) if place is None else await self._respond(request, place)
+        try:
+            await response(scope, receive, send_ours)
+        except Failure as failure:  # a stream that ended before its first byte
+            await self._failed(request, failure, place)(scope, receive, send_ours)
+
+    async def _respond(self, request: Request, place: Asked) -> Response:
+        try:
+            if request.scope["path"] == "/exec" and not place.on_vm:
+                return await self._exec.answer(request, place)
+            return await (self._vm if place.on_vm else self._base).answer(request, place, self._home)
+        except NotAllowed as refused:
+            made = self._said(request, 405, "this address does not do that", "it knows " + refused.allow)
+            made.headers["Allow"] = refused.allow
+            return made
+        except Failure as failure:
+            return self._failed(request, failure, place)
+        except Exception as error:  # the outermost frame of every request
+            self._app.telemetry.log.exception("request failed", request_id=place.request_id)
+            return self._failed(request, INTERNAL(request_id=place.request_id).because(error), place)
+
+    def _failed(self, request: Request, failure: Failure, place: Asked | None) -> Response:
+        if not wants_page(request):
+            return refusal(failure, place.request_id if place else "")
+        return self._pages.problem(failure.kind.status, failure.sentence, failure.hint)
+
+    def _no_host(self, request: Request) -> Response:
+        return self._said(request, 404, NO_HOST, "")
+
+    def _said(self, request: Request, status: int, sentence: str, hint: str) -> Response:
+        if wants_page(request):
+            return self._pages.problem(status, sentence, hint)
+        return json_response({"error": sentence}, status)
+
+    async def _static(self, request: Request, place: Asked, name: str) -> Response:
+        found = self._pages.static(name, request)
+        if found is None:
+            raise NO_PAGE(home=self._home)
+        return found
+
+    async def _healthy(self, request: Request, place: Asked) -> Response:
+        return json_response({"status": "ok"})
+
+
+def make_asgi(app: App, tokens: TokenVerifier) -> ASGIApp:
+    """The web app. `tokens.heard` must be registered with the database."""
+    return Web(app, tokens)
+
+
+class Server(uvicorn.Server):
+    """uvicorn inside a process that has its own way with signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave them alone."""
+        yield
+
+
+async def serve_web(app: App, tokens: TokenVerifier, listening: socket.socket) -> None:
+    """Serve on a listening unix or TCP socket until cancelled; running answers get GRACE_SECONDS to end."""
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    settings = uvicorn.Config(
+        make_asgi(app, tokens), http=TrailerProtocol, ws="none", lifespan="off", log_config=None, access_log=False,
+        proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    server = Server(settings)
+    serving = asyncio.create_task(server.serve([listening]))
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.should_exit = True
+        await serving
+        raise

@@ -1,0 +1,71 @@
+"""What the edge says about a request: which of our hosts, who asks, under which id."""
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from ussycode.base import ids
+from ussycode.base.names import VM_NAME
+from ussycode.config import Config
+
+_PORTED = re.compile(r"([3-9][0-9]{3})--(.*)")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MAX_PATH = 2000
+"""Characters of a path that a sign-in carries along."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request's place. `host` is one of ours without port; `request_id` is the edge's, or a fresh one."""
+
+    host: str
+    on_vm: bool
+    """The host is shaped like a VM's; whether the VM exists plays no part."""
+    request_id: str
+
+
+def asked(config: Config, scope: Any) -> Asked | None:
+    """The place of a request; None for a host that is none of ours."""
+    found: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in (b"host", b"x-forwarded-host", b"x-request-id"):
+            found.setdefault(name, value)
+    host = found.get(b"x-forwarded-host") or found.get(b"host", b"")
+    name = host.decode("latin-1").lower().partition(":")[0]
+    given = found.get(b"x-request-id", b"").decode("latin-1")
+    request_id = given if _REQUEST_ID.fullmatch(given) else ids.request_id()
+    if name == config.domain:
+        return Asked(name, False, request_id)
+    return Asked(name, True, request_id) if is_vm_host(config, name) else None
+
+
+def is_vm_host(config: Config, host: str) -> bool:
+    """`NAME.domain` or `PORT--NAME.domain`, well formed; whether the VM exists plays no part."""
+    label, dot, rest = host.partition(".")
+    ported = _PORTED.fullmatch(label)
+    name = ported[2] if ported else label
+    return bool(dot) and rest == config.domain and VM_NAME.fullmatch(name) is not None and "--" not in name
+
+
+def local_path(path: str) -> str:
+    """`path` when it stays on its host, else `/`: one leading slash, no backslash, no control characters."""
+    if not path.startswith("/") or path.startswith("//") or "\\" in path or len(path) > MAX_PATH:
+        return "/"
+    return path if path.isascii() and path.isprintable() and " " not in path else "/"
+
+
+def same_origin(config: Config, request: Request, host: str) -> bool:
+    """A form of our own host sent this. What is no browser sends neither header, and carries no one's cookies."""
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin")
+    if site is not None and site not in ("same-origin", "none"):
+        return False
+    return origin is None or origin == config.host_url(host)[:-1]
+
+
+def wants_page(request: Request) -> bool:
+    """A browser asks; programs get JSON."""
+    return "text/html" in request.headers.get("accept", "")
