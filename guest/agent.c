@@ -59,12 +59,23 @@ static void keep_alive(int fd) {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
 }
 
+/* The kernel takes a connection from the guest to its own address as one from the device: refuse it here. */
+static bool from_inside(int conn) {
+    struct sockaddr_in own, peer;
+    if (state.on_host)
+        return false;
+    if (getsockname(conn, (void *)&own, &(socklen_t){sizeof own}) ||
+        getpeername(conn, (void *)&peer, &(socklen_t){sizeof peer}))
+        return true;
+    return own.sin_addr.s_addr == peer.sin_addr.s_addr || ntohl(peer.sin_addr.s_addr) >> 24 == 127;
+}
+
 static void accept_one(int control, const sigset_t *unblocked) {
     int conn = accept4(listener, NULL, NULL, SOCK_CLOEXEC), slot = free_slot();
     if (conn < 0)
         return;
     pid_t pid = -1;
-    if (slot >= 0) {
+    if (slot >= 0 && !from_inside(conn)) {
         slots[slot].stranger = true;
         pid = fork(); /* the table is shared: only this side may write the pid */
     }

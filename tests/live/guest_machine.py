@@ -60,14 +60,17 @@ class Machine:
         return (self.folder / "console.log").read_text(errors="replace")
 
 
-def busybox_disk(cache: Path, folder: Path, megabytes: int = 32) -> Path:
-    """An ext4 image whose only program is a static busybox, on a disk twice as large as its file system."""
+def busybox_disk(cache: Path, folder: Path, megabytes: int = 32, *, shell: bool = True) -> Path:
+    """An ext4 image whose only program is a static busybox, on a disk twice as large as its file system.
+
+    Without `shell` it is under no other name, so that no /bin/sh exists.
+    """
     tree = folder / "tree"
     for name in ("bin", "etc/profile.d", "etc/ssh", "root", "home/ussy", "var", "usr/bin"):
         (tree / name).mkdir(parents=True)
     shutil.copy(_busybox(cache), tree / "bin/busybox")
     names = subprocess.run([tree / "bin/busybox", "--list"], check=True, capture_output=True, text=True).stdout
-    for name in names.split():
+    for name in names.split() if shell else ():
         with contextlib.suppress(FileExistsError):
             (tree / "bin" / name).symlink_to("busybox")
     (tree / "etc/passwd").write_text(USERS)
