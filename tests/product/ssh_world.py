@@ -135,6 +135,8 @@ class Tty:
     def readable(self) -> None:
         try:
             data = os.read(self.fd, 65536).decode(errors="replace")
+        except BlockingIOError:
+            return
         except OSError:
             data = ""
         if not data:
@@ -181,11 +183,11 @@ class SshWorld:
     home: Path
     people: dict[str, Person] = field(default_factory=dict)
 
-    async def stranger(self, name: str, kind: str = "ed25519") -> Person:
+    async def stranger(self, name: str, kind: str = "ssh-ed25519") -> Person:
         """Somebody whose key nobody knows."""
         home = self.home / name
         home.mkdir()
-        private = asyncssh.generate_private_key(f"ssh-{kind}")
+        private = asyncssh.generate_private_key(kind)
         private.write_private_key(home / "key")
         (home / "key").chmod(0o600)
         (home / "key.pub").write_bytes(private.export_public_key())

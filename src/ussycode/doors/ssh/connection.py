@@ -58,6 +58,7 @@ class Connection(asyncssh.SSHServer):
         self._address = ""
         self._entered = self._proven = False
         self._offered: dict[str, bool] = {}
+        self._owners: dict[str, User] = {}
         self._key = PublicKey("", "", "")
         self._user: User | None = None
         self._ends: set[End] = set()
@@ -114,12 +115,15 @@ class Connection(asyncssh.SSHServer):
                 return False
             self._offered[read.fingerprint] = await self._welcome(read)
         # The key offered last is the one whose signature asyncssh verifies next, with no await in between.
-        self._key = read
+        # What it opens may arrive before anything awaited after the sign-in has come back.
+        self._key, self._user = read, self._owners.get(read.fingerprint)
         return self._offered[read.fingerprint]
 
     async def _welcome(self, key: PublicKey) -> bool:
         try:
-            if await identity.recognise(self.app, key.fingerprint) is not None:
+            found = await identity.recognise(self.app, key.fingerprint)
+            if found is not None:
+                self._owners[key.fingerprint] = found[1]
                 return True
             may = await identity.may_register(self.app, key.fingerprint) is not None
             return self.house.unknown.take(self._address) and may
@@ -127,12 +131,10 @@ class Connection(asyncssh.SSHServer):
             self.app.telemetry.log.exception("sign-in failed", address=self._address)
             return False
 
-    async def auth_completed(self) -> None:
+    def auth_completed(self) -> None:
         """It signed in."""
         self._proven = True
         self.house.admission.proven(self._address)
-        found = await identity.recognise(self.app, self._key.fingerprint)
-        self._user = None if found is None else found[1]
 
     async def caller(self) -> Caller | None:
         """Who holds the key now; None for a stranger or a removed key."""

@@ -47,18 +47,18 @@ class Lobby:
             failure = NO_SUBSYSTEM(name=asked.subsystem, host=self.app.config.domain)
             return await answers.show_failure(failure, self.screen)
         if asked.command is not None:
-            return (await self._answer(asked.command))[0]
+            return (await self.answer(asked.command))[0]
         return await (Prompt(self).serve() if self.session.editing else self._script())
 
     async def _script(self) -> Ended:
         ended: Ended = 0
         while (line := await self.session.read_piped_line()) is not None:
-            ended, leave = await self._answer(line.decode(errors="replace"))
+            ended, leave = await self.answer(line.decode(errors="replace"))
             if leave:
                 break
         return ended
 
-    async def _answer(self, line: str) -> tuple[Ended, bool]:
+    async def answer(self, line: str) -> tuple[Ended, bool]:
         """Run one line; its status, and whether it ends the visit."""
         try:
             typed = answers.words(line, self.app.config.domain)
@@ -84,10 +84,6 @@ class Lobby:
         command = TREE.named(name)
         goes_on = command is not None and not command.reads_only and name != "ssh"
         await self.screen.complain(f"{name} goes on without you; ls shows how far it is" if goes_on else "stopped")
-
-    async def run_line(self, line: str) -> bool:
-        """Run a line typed at the prompt; true when it ends the visit."""
-        return (await self._answer(line))[1]
 
     async def mine(self) -> list[Vm]:
         """The caller's VMs; none for somebody whose key is gone."""
@@ -119,13 +115,12 @@ class Prompt:
                 return 0
             if isinstance(line, Key):
                 await self.screen.say("^C")
-            elif await self._run(line.text, line.shown):
-                return 0
-
-    async def _run(self, line: str, shown: bool) -> bool:
-        if not shown:
-            await self.screen.say(line)
-        return await self.lobby.run_line(line)
+                continue
+            if not line.shown:
+                await self.screen.say(line.text)
+            ended, leave = await self.lobby.answer(line.text)
+            if leave:
+                return ended
 
     async def _greet(self) -> None:
         caller = await self.lobby.caller()

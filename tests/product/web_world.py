@@ -1,0 +1,166 @@
+"""A platform with its web door on a unix socket, asked as the edge asks it."""
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from tests.product.signing import Signer
+from tests.product.ssh_world import OneGuest, RootImages
+from tests.unit.runtime.guest.host_agent import HostAgent, start_configured
+from tests.world import World, world
+from ussycode.access.facts import Caller
+from ussycode.agent.link import LocalLink
+from ussycode.doors.web.app import serve_web
+from ussycode.identity import ops as identity
+from ussycode.ports import App
+from ussycode.tokens.verify import TokenVerifier
+
+HOME = "https://localhost:8443"
+ALL = '{"cmds":["help","ls","new","rm","whoami","ssh","restart","rename","ssh-key list","ssh-key remove","browser"]}'
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One response, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    cookies: SimpleCookie
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def location(self) -> str:
+        return self.headers["Location"]
+
+
+@dataclass
+class WebWorld:
+    """The web door, the platform behind it and one registered person, Alice."""
+
+    base: World
+    app: App
+    path: Path
+    alice: Signer
+    caller: Caller
+    tokens: TokenVerifier
+    client: aiohttp.ClientSession
+
+    async def ask(
+        self, method: str, url: str, *, data: str | bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """One request as the edge hands it over; redirects are not followed."""
+        parts = urlsplit(url)
+        sent = {"X-Forwarded-Host": parts.netloc, "X-Forwarded-Proto": "https", **(headers or {})}
+        where = "http://control" + (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        async with self.client.request(method, where, data=data, headers=sent, allow_redirects=False) as got:
+            return Answer(got.status, got.headers, await got.read(), got.cookies)
+
+    async def exec(self, line: str | bytes, token: str | None = None, **headers: str) -> Answer:
+        """`POST /exec` with a token of Alice's that may do everything, unless another is given."""
+        bearer = self.alice.token(ALL) if token is None else token
+        sent = {"Authorization": f"Bearer {bearer}", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        return await self.ask("POST", HOME + "/exec", data=line, headers=sent)
+
+
+class Browser:
+    """Keeps cookies by host, as `__Host-` cookies are kept, and follows redirects between our hosts."""
+
+    def __init__(self, place: WebWorld) -> None:
+        self._place = place
+        self.jar: dict[str, dict[str, str]] = {}
+        self.at = ""
+
+    async def get(self, url: str, follow: bool = True) -> Answer:
+        return await self._go("GET", url, {}, follow)
+
+    async def post(self, url: str, origin: str | None = None, follow: bool = True) -> Answer:
+        parts = urlsplit(url)
+        own = origin if origin is not None else f"{parts.scheme}://{parts.netloc}"
+        return await self._go("POST", url, {"Origin": own}, follow)
+
+    async def _go(self, method: str, url: str, headers: dict[str, str], follow: bool) -> Answer:
+        for _ in range(10):
+            self.at = url
+            kept = self.jar.setdefault(urlsplit(url).netloc, {})
+            sent = {**headers, "Accept": "text/html"} | ({"Cookie": _line(kept)} if kept else {})
+            got = await self._place.ask(method, url, headers=sent)
+            self._keep(kept, got.cookies)
+            if got.status not in (302, 303) or not follow:
+                return got
+            parts = urlsplit(url)
+            to = got.location
+            url, method, headers = (to if "://" in to else f"{parts.scheme}://{parts.netloc}{to}"), "GET", {}
+            if "/__ussycode/" not in url and urlsplit(url).netloc != "localhost:8443":
+                self.at = url
+                return got  # the edge would ask the VM now
+        raise AssertionError(f"a loop of redirects at {url}")
+
+    def _keep(self, kept: dict[str, str], cookies: SimpleCookie) -> None:
+        for name, morsel in cookies.items():
+            assert morsel["secure"] and morsel["httponly"] and morsel["path"] == "/" and not morsel["domain"]
+            assert morsel["samesite"].lower() == "lax"
+            kept.pop(name, None)
+            if morsel["max-age"] != "0":
+                kept[name] = morsel.value
+
+
+def _line(kept: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}={value}" for name, value in kept.items())
+
+
+@asynccontextmanager
+async def web_world(folder: Path, program: Path | None = None, **options: str) -> AsyncIterator[WebWorld]:
+    """A running web door; with the guest `program`, every VM is one agent on this machine."""
+    agent = await start_configured(program, folder / "guest") if program is not None else None
+    async with world(default_image="debian-min", **options) as base:
+        app = base.app if agent is None else _with_guest(base.app, agent)
+        alice = Signer.make(folder)
+        await identity.register(app, alice.public, "alice", "alice")
+        found = await identity.recognise(app, alice.public.fingerprint)
+        assert found is not None
+        tokens = TokenVerifier(app)
+        app.db.listen(tokens.heard)
+        path = folder / "web.sock"
+        serving = asyncio.create_task(serve_web(app, tokens, listening(path)))
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path), limit=0)) as client:
+            try:
+                yield WebWorld(base, app, path, alice, found[0], tokens, client)
+            finally:
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
+                if agent is not None:
+                    await agent.stop()
+
+
+def _with_guest(app: App, agent: HostAgent) -> App:
+    return dataclasses.replace(app, link=LocalLink(OneGuest(agent)), images=RootImages(("debian-min",)))
+
+
+def listening(path: Path) -> socket.socket:
+    """A listening unix socket, as the supervisor hands one over."""
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(str(path))
+    made.listen(128)
+    made.setblocking(False)
+    return made
+
+
