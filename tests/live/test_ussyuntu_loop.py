@@ -1,0 +1,90 @@
+"""The default image behind the real platform: systemd, its own sshd for ProxyJump, variables in services."""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.rig import Platform, platform, until
+from ussycode.runtime.images.store import Image
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def place(live_data: Path, ussyuntu: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform with everything at its default but folder and ports, and one VM named box."""
+    home = tmp_path_factory.mktemp("ussyuntu")
+    with platform(live_data / f"ussyuntu-{os.getpid()}", home, 23260, live_data) as made:
+        env = ("--env", "COLOUR='light blue'", "--env", "QUOTED='a\"b$c%d'")
+        done = made.lobby("new", "--name", "box", *env, seconds=120)
+        assert done.status == 0, done.err
+        until_booted(made)
+        yield made
+
+
+def until_booted(place: Platform) -> None:
+    """Wait until systemd has done everything; the agent answers seconds earlier."""
+    until(lambda: place.ssh("box@localhost", "systemctl is-system-running").out == "running\n", 90, "the boot")
+
+
+def guest_keys(place: Platform) -> int:
+    """How many keys the guest's own sshd trusts from the platform."""
+    return len(place.ssh("box@localhost", "cat /run/ussycode/authorized_keys").out.splitlines())
+
+
+def test_it_is_an_ordinary_linux_with_tools_and_sudo(place: Platform) -> None:
+    tools = "python3 -V; git --version; curl -V; tmux -V"
+    done = place.ssh("box@localhost", f"id -un; sudo -n id -un; {tools}; systemctl --failed")
+    assert done.status == 0 and done.out.startswith("ussy\nroot\nPython 3."), done.out + done.err
+    assert "0 loaded units listed" in done.out
+
+
+def test_variables_reach_commands_login_shells_and_services(place: Platform) -> None:
+    shown = "printenv COLOUR QUOTED"
+    for how in (shown, f"bash -lc '{shown}'", f"sudo systemd-run --quiet --wait --pipe {shown}",
+                f"systemd-run --user --quiet --wait --pipe {shown}"):
+        assert place.ssh("box@localhost", how).out == "light blue\na\"b$c%d\n", how
+
+
+def test_proxyjump_reaches_the_guests_own_sshd_with_the_owners_key(place: Platform) -> None:
+    jump = f"localhost:{place.ports['ssh']}"
+    done = place.program("ssh", "-J", jump, "ussy@box", "echo $SSH_CONNECTION; printenv COLOUR; exit 4", seconds=60)
+    assert done.status == 4 and done.out.splitlines()[1] == "light blue", done.err
+    keys = place.ssh("box@localhost", "cat /run/ussycode/authorized_keys").out.split()
+    assert keys[1] == (place.home / "admin.pub").read_text().split()[1] and len(keys) == 2
+    assert place.program("ssh", "-J", jump, "root@box", "true", seconds=60).status == 255
+
+
+def test_a_key_added_later_works_in_the_guest_and_a_removed_one_does_not(place: Platform) -> None:
+    second = place.person("laptop") / "key.pub"
+    assert place.ssh("localhost", "ssh-key", "add", stdin=second.read_bytes()).status == 0
+    assert "laptop" in place.ssh("ussy@localhost", "ssh-key", "list", who="laptop").out
+    until(lambda: guest_keys(place) == 2, 20, "the key in the guest")
+    assert place.lobby("ssh-key", "remove", "laptop").status == 0
+    refused = place.ssh("ussy@localhost", "whoami", who="laptop")
+    assert refused.status == 1 and "regist" in refused.err
+    until(lambda: guest_keys(place) == 1, 20, "the removal in the guest")
+
+
+def test_user_services_work_and_a_reboot_from_inside_comes_back(place: Platform) -> None:
+    assert place.ssh("box@localhost", "systemctl --user is-system-running").out == "running\n"
+    before = place.ssh("box@localhost", "cat /proc/sys/kernel/random/boot_id").out
+    place.ssh("box@localhost", "touch kept; sudo systemctl reboot")
+
+    def back() -> bool:
+        done = place.ssh("box@localhost", "cat /proc/sys/kernel/random/boot_id && ls kept")
+        return done.status == 0 and before not in done.out
+
+    until(back, 90, "the reboot")
+    until_booted(place)
+
+
+def test_a_guest_that_shuts_down_is_stopped_and_restart_brings_it_back(place: Platform) -> None:
+    place.ssh("box@localhost", "sudo poweroff")
+    until(lambda: "stopped" in place.lobby("ls").out, 60, "the shutdown")
+    assert "not running" in place.ssh("box@localhost", "true").err
+    assert place.lobby("restart", "box", seconds=120).status == 0
+    assert place.ssh("box@localhost", "ls kept").status == 0
