@@ -14,11 +14,11 @@ MAX_FRAME = 16 * 1024
 HEADER = 4
 """Bytes of the big-endian length in front of every message."""
 
-VmName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9_]{4,40}$")]
+VmName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{4,40}\Z")]
 Number = Annotated[int, msgspec.Meta(ge=FIRST_NUMBER, le=LAST_NUMBER)]
 Vcpus = Annotated[int, msgspec.Meta(ge=1, le=64)]
 MemoryMib = Annotated[int, msgspec.Meta(ge=64, le=1024 * 1024)]
-GuestInit = Annotated[str, msgspec.Meta(pattern="^(tiny|(/[A-Za-z0-9_-][A-Za-z0-9._-]*){1,8})$", max_length=120)]
+GuestInit = Annotated[str, msgspec.Meta(pattern=r"^(tiny|(/[A-Za-z0-9_-][A-Za-z0-9._-]*){1,8})\Z", max_length=120)]
 """Program that the guest program hands over to; `tiny` when it acts as init itself."""
 
 HELPER_GONE = ErrorCode(

@@ -1,0 +1,54 @@
+"""The isolation rules as text, and what is said of other firewalls. Real packets are in tests/live."""
+from __future__ import annotations
+
+import ipaddress
+import json
+from pathlib import Path
+
+from ussycode.runtime.instance import Instance
+from ussycode.runtime.net import rules
+from ussycode.runtime.net.blockers import forward_blockers
+
+SEVEN = Instance(7, Path("/var/lib/ussycode"), ipaddress.IPv4Network("10.199.0.0/16"))
+
+
+def test_every_drop_is_about_taps_of_this_instance() -> None:
+    text = rules.table(SEVEN)
+    assert "policy drop" not in text, "what else the operator's machine forwards goes on"
+    for line in text.splitlines():
+        if "drop" in line:
+            assert '"uy7-*"' in line, line
+
+
+def test_the_table_replaces_itself_in_one_transaction() -> None:
+    text = rules.table(SEVEN, (2, 300))
+    assert text.index("delete table inet ussycode_7") < text.index("chain from_guest")
+    assert '"uy7-2" . 10.199.0.2, "uy7-300" . 10.199.1.44' in text
+
+
+def test_instances_do_not_match_each_others_taps() -> None:
+    assert not SEVEN.tap(2).startswith(Instance(0, SEVEN.data, SEVEN.pool).tap_prefix)
+    assert not Instance(17, SEVEN.data, SEVEN.pool).tap(2).startswith(Instance(1, SEVEN.data, SEVEN.pool).tap_prefix)
+
+
+def test_expelling_a_stranger_is_no_error() -> None:
+    assert rules.expel(SEVEN, 9).startswith(rules.admit(SEVEN, 9))
+
+
+def chains(*listed: dict[str, str]) -> bytes:
+    return json.dumps({"nftables": [{"metainfo": {}}, *({"chain": one} for one in listed)]}).encode()
+
+
+FORWARD = {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}
+
+
+def test_docker_and_ufw_are_recognised() -> None:
+    docker = forward_blockers(chains(FORWARD, {"family": "ip", "table": "filter", "name": "DOCKER-USER"}), "uy7-")
+    assert [s for s in docker if "DOCKER-USER -i uy7-+" in s] == docker != []
+    ufw = forward_blockers(chains(FORWARD, {"family": "ip", "table": "filter", "name": "ufw-user-forward"}), "uy7-")
+    assert ufw[0].startswith("ufw drops")
+    assert "ip filter FORWARD" in forward_blockers(chains(FORWARD), "uy7-")[0]
+
+
+def test_a_host_without_drop_policies_has_nothing_in_the_way() -> None:
+    assert forward_blockers(chains(FORWARD | {"policy": "accept"}), "uy7-") == []

@@ -1,0 +1,177 @@
+"""What the root helper refuses: everything that is not one of its verbs, and files that are not the VM's own."""
+from __future__ import annotations
+
+import ipaddress
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ussycode.runtime.instance import Instance
+from ussycode.runtime.privileged import cgroups, command_line, processes, vm_files
+from ussycode.runtime.privileged.cgroups import Limits
+from ussycode.runtime.privileged.command_line import Descriptors, Machine
+from ussycode.runtime.privileged.processes import Record
+from ussycode.runtime.privileged.protocol import Accel, DiskOwn, NetUp, Spawn, decode_request, encode
+
+VM = "vm_aaaaaaaaaaaaaaaa"
+MACHINE = Machine(
+    name=VM, kernel=Path("/k"), initrd=Path("/i"), disk=Path("/data,with/comma.qcow2"), mac="02:75:07:00:00:02",
+    vcpus=2, memory_mib=512, init="/sbin/init", accel=Accel.TCG, tsc_khz=2_600_000,
+)
+
+
+def spawn(**changes: object) -> bytes:
+    good = {"type": "Spawn", "vm": VM, "number": 2, "vcpus": 1, "memory_mib": 512, "init": "/sbin/init", "accel": "tcg"}
+    return msgspec.json.encode(good | changes)
+
+
+def test_requests_survive_the_wire() -> None:
+    for request in (NetUp(), DiskOwn(VM, 2), Spawn(VM, 2, 1, 512, "tiny", Accel.KVM)):
+        assert decode_request(encode(request)) == request
+
+
+@pytest.mark.parametrize("bad", [
+    {"vm": "../../etc"}, {"vm": "vm/x"}, {"vm": "vm.x"}, {"vm": ""}, {"vm": "a" * 41}, {"vm": "vm_a\n"},
+    {"number": 0}, {"number": 1}, {"number": 16_001}, {"number": 2.5}, {"number": "2"},
+    {"vcpus": 0}, {"vcpus": 65}, {"memory_mib": 1}, {"memory_mib": 1 << 40},
+    {"init": "/sbin/init panic=0"}, {"init": "/sbin/../init"}, {"init": "sh"}, {"init": "/a,b"},
+    {"init": "/sbin/init\n"},
+    {"accel": "tcg,thread=single"}, {"path": "/etc/shadow"}, {"type": "Exec"},
+])
+def test_what_is_not_a_bounded_verb_is_not_understood(bad: dict[str, object]) -> None:
+    decode_request(spawn())
+    with pytest.raises(msgspec.DecodeError):
+        decode_request(spawn(**bad))
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_only_ever_a_decode_error(noise: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_request(noise)
+
+
+def test_mitigations_are_off_only_where_they_protect_nothing() -> None:
+    assert "mitigations=off" in command_line.kernel_words(MACHINE)
+    assert "tsc_early_khz=2600000" in command_line.kernel_words(MACHINE)
+    kvm = command_line.kernel_words(replace(MACHINE, accel=Accel.KVM))
+    assert "mitigations" not in kvm
+    assert "tsc_early_khz" not in kvm
+
+
+def test_qemu_is_walled_in_and_gets_files_by_descriptor() -> None:
+    words = command_line.command_line(MACHINE, Descriptors(tap=5, qmp=6, agent=7, console=8))
+    assert words[words.index("-sandbox") + 1].startswith("on,") and "spawn=deny" in " ".join(words)
+    assert "socket,id=agent,fd=7,server=on,wait=off" in words
+    assert any("file=/data,,with/comma.qcow2,format=qcow2" in word for word in words)
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Instance:
+    one = Instance(7, tmp_path, ipaddress.IPv4Network("10.199.0.0/16"))
+    one.vm_data(VM).mkdir(parents=True)
+    os.chown(one.vm_data(VM), one.control_uid, one.control_uid)
+    return one
+
+
+def disk(instance: Instance) -> Path:
+    path = instance.vm_data(VM) / vm_files.DISK
+    path.write_bytes(b"disk")
+    os.chown(path, instance.control_uid, instance.control_uid)
+    return path
+
+
+def test_the_disk_goes_to_the_vms_uid(instance: Instance) -> None:
+    path = disk(instance)
+    vm_files.own_disk(instance, VM, 2)
+    vm_files.own_disk(instance, VM, 2)
+    vm_files.require_disk(instance, VM, 2)
+    assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (instance.uid(2), 0o600)
+
+
+def test_a_vm_cannot_be_given_another_vms_disk(instance: Instance) -> None:
+    disk(instance)
+    vm_files.own_disk(instance, VM, 2)
+    with pytest.raises(PermissionError):
+        vm_files.own_disk(instance, VM, 3)
+
+
+def test_links_lead_nowhere(instance: Instance, tmp_path: Path) -> None:
+    secret = tmp_path / "shadow"
+    secret.write_text("root")
+    os.chown(secret, instance.control_uid, instance.control_uid)
+    path = instance.vm_data(VM) / vm_files.DISK
+    path.symlink_to(secret)
+    with pytest.raises(OSError, match="Too many levels"):
+        vm_files.own_disk(instance, VM, 2)
+    path.unlink()
+    path.hardlink_to(secret)
+    with pytest.raises(PermissionError):
+        vm_files.own_disk(instance, VM, 2)
+    (instance.vm_data(VM) / vm_files.CONSOLE).symlink_to(secret)
+    with pytest.raises(OSError, match="Too many levels"):
+        vm_files.open_console(instance, VM)
+    assert secret.stat().st_uid == instance.control_uid
+
+
+def test_the_folder_itself_may_not_be_a_link_or_anothers(instance: Instance, tmp_path: Path) -> None:
+    (tmp_path / "vms" / "vm_link").symlink_to(instance.vm_data(VM))
+    with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
+        vm_files.own_disk(instance, "vm_link", 2)
+    os.chown(instance.vm_data(VM), 12345, 12345)
+    with pytest.raises(PermissionError):
+        vm_files.own_disk(instance, VM, 2)
+
+
+def test_a_reused_pid_is_nobodys_machine() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        started = processes.start_time(child.pid)
+        assert started is not None
+        mine = Record(child.pid, started, 2, os.getuid())
+        assert processes.alive(mine)
+        for other in (Record(child.pid, started + 1, 2, os.getuid()), Record(child.pid, started, 2, 12345)):
+            assert not processes.alive(other)
+            processes.kill(other)
+        assert child.poll() is None, "a record that does not fit kills nothing"
+        processes.kill(mine)
+        assert child.wait(10) == -9
+        assert not processes.alive(mine)
+    finally:
+        child.kill()
+        child.wait(10)
+
+
+def test_records_survive_and_broken_ones_are_none(tmp_path: Path) -> None:
+    record = Record(4, 5, 6, 7, exit=-9)
+    processes.write(tmp_path, record)
+    assert processes.read(tmp_path) == record
+    (tmp_path / "process.json").write_text('{"pid": 4')
+    assert processes.read(tmp_path) is None
+
+
+def test_a_host_without_cgroups_is_served_and_told_so(tmp_path: Path) -> None:
+    none = cgroups.detect("ussycode-7", tmp_path)
+    assert (none.version, none.enter(2, Limits(1, 2, 3)), none.used(2)) == (0, [], (-1, -1, -1))
+    assert "limited by nothing" in none.why
+
+
+def test_version_2_is_preferred_and_its_limits_are_written(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "ussycode-7"):
+        folder.mkdir(exist_ok=True)
+        (folder / "cgroup.controllers").write_text("cpu memory pids")
+        (folder / "cgroup.subtree_control").write_text("memory pids cpu")
+    two = cgroups.detect("ussycode-7", tmp_path)
+    assert two.version == 2
+    place = tmp_path / "ussycode-7" / "vm-2"
+    place.mkdir()
+    (place / "cgroup.procs").touch()
+    for join in two.enter(2, Limits(memory=1 << 29, threads=130, shares=100)):
+        os.close(join)
+    written = [(place / name).read_text() for name in ("memory.max", "pids.max", "cpu.weight")]
+    assert written == ["536870912", "130", "100"]

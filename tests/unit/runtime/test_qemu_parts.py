@@ -1,0 +1,96 @@
+"""The parts of the QEMU driver that need no QEMU: endings, console, saved state, disks."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.contract.check_driver import want
+from ussycode.base.errors import Failure
+from ussycode.runtime import disks
+from ussycode.runtime.driver import Phase
+from ussycode.runtime.drivers.qemu import console, endings, saved
+from ussycode.runtime.privileged.processes import Record
+
+
+@pytest.mark.parametrize(("booted", "reason", "status", "phase", "word"), [
+    (True, "guest-shutdown", 0, Phase.STOPPED, "powered itself off"),
+    (True, "guest-reset", 0, Phase.STARTING, ""),
+    (True, "", 0, Phase.STOPPED, "powered itself off"),
+    (True, "", -9, Phase.FAILED, "SIGKILL"),
+    (True, "host-signal", -15, Phase.FAILED, "SIGTERM"),
+    (True, "", 1, Phase.FAILED, "exit status 1"),
+    (True, "", None, Phase.FAILED, "unexpectedly"),
+    (False, "guest-reset", 0, Phase.FAILED, "while it was booting"),
+    (False, "", 1, Phase.FAILED, "exit status 1"),
+])
+def test_how_it_ended_says_what_it_became(
+    booted: bool, reason: str, status: int | None, phase: Phase, word: str
+) -> None:
+    ending = endings.watched(booted, reason, status)
+    assert ending.phase is phase
+    assert word in ending.detail
+
+
+def test_after_a_restart_of_the_host_machines_are_started_again() -> None:
+    assert endings.unwatched(None).phase is Phase.PREPARED
+    assert endings.unwatched(Record(1, 1, 2, 3)).phase is Phase.PREPARED
+    assert endings.unwatched(Record(1, 1, 2, 3, exit=0)).phase is Phase.STOPPED
+    assert endings.unwatched(Record(1, 1, 2, 3, exit=-9)).phase is Phase.FAILED
+
+
+def test_a_hostile_console_is_shown_as_plain_lines(tmp_path: Path) -> None:
+    log = tmp_path / "console.log"
+    log.write_bytes(b"\x1b[2J\x1b]0;title\x07one\r\n\n\x1b[31mtwo\x1b[0m \x9b\xff\xe2\x80\xaetxt\n" + b"x" * 5000)
+    lines = console.last_lines(log).split("\n")
+    assert lines[0] == "one"
+    assert lines[1].startswith("two ") and "\u202e" not in lines[1]
+    assert len(lines[2]) <= 200
+    assert console.last_lines(tmp_path / "none") == ""
+    log.write_bytes(b"line\n" * 100_000)
+    assert len(console.last_lines(log).split("\n")) == console.MAX_LINES
+
+
+def test_a_flooded_console_is_cut_and_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "console.log"
+    console.trim(log)
+    writer = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(writer, b"early\n" + b"z" * console.MAX_BYTES)
+    console.trim(log)
+    assert log.stat().st_size == console.KEPT_BYTES
+    os.write(writer, b"\nlate\n")
+    os.close(writer)
+    assert console.last_lines(log).endswith("\nlate")
+
+
+def test_state_survives_and_one_bad_folder_hides_no_other(tmp_path: Path) -> None:
+    state = saved.Saved(want(), "digest", "tiny", "ussy", 8000, Phase.RUNNING, 3)
+    for name in (want().vm, "vm_broken", "vm_misplaced"):
+        (tmp_path / name).mkdir()
+    saved.save(tmp_path / want().vm, state)
+    saved.save(tmp_path / "vm_misplaced", state)
+    (tmp_path / "vm_broken" / "vm.json").write_text("{")
+    assert list(saved.every(tmp_path)) == [state]
+    assert (tmp_path / want().vm / "vm.json").stat().st_mode & 0o777 == 0o600
+    saved.forget(tmp_path / want().vm)
+    saved.forget(tmp_path / want().vm)
+
+
+async def test_a_disk_is_an_overlay_and_is_made_once(tmp_path: Path) -> None:
+    base, disk = tmp_path / "disk.raw", tmp_path / "disk.qcow2"
+    base.write_bytes(b"\0" * 4096)
+    await disks.make_overlay(base, disk, 5)
+    made = disk.stat()
+    await disks.make_overlay(base, disk, 5)
+    assert (disk.stat().st_ino, made.st_size < 1 << 20, made.st_mode & 0o777) == (made.st_ino, True, 0o600)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["disk.qcow2", "disk.raw"]
+
+
+async def test_a_full_host_and_a_missing_image_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Failure, match="could not be made"):
+        await disks.make_overlay(tmp_path / "none.raw", tmp_path / "disk.qcow2", 5)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(disks, "SPARE_MIB", 1 << 40)
+    with pytest.raises(Failure, match="disk is full"):
+        await disks.make_overlay(tmp_path / "none.raw", tmp_path / "disk.qcow2", 5)
