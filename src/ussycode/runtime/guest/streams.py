@@ -41,14 +41,18 @@ class Stream:
 
 
 async def dial(
-    addr: GuestAddress, *, port: int = 0, host: str = "", path: str = "", timeout: float = OPEN_SECONDS
+    addr: GuestAddress, *, port: int = 0, host: str = "", path: str = "", user: str = "",
+    timeout: float = OPEN_SECONDS,
 ) -> Stream:
     """Connect to a TCP port (`host` empty: the guest's loopback, then its own address) or a unix socket.
+
+    With `user`, with that user's permissions; else with root's.
 
     Raises REFUSED, UNREACHABLE, TIMEOUT, AUTH, DENIED, GONE, PROTOCOL.
     """
     where = (("path", path),) if path else (("port", str(port)),)
-    return await open_stream(addr, (("verb", "dial"), *where, *_given("host", host)), timeout=timeout)
+    header = (("verb", "dial"), *where, *_given("host", host), *_given("user", user))
+    return await open_stream(addr, header, timeout=timeout)
 
 
 async def open_sftp(addr: GuestAddress, *, user: str = "", timeout: float = OPEN_SECONDS) -> Stream:
