@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,9 +9,8 @@ import pytest
 
 from tests.product.signing import KINDS, Signer
 from tests.product.web_world import ALL, HOME, WebWorld, web_world
-from ussycode.doors.web import exec as exec_door
 from ussycode.identity import ops as identity
-from ussycode.runtime.drivers.fake import NeverDriver
+from ussycode.runtime.drivers.fake import SlowDriver
 
 
 @pytest.fixture
@@ -110,11 +108,35 @@ async def test_too_many_requests_of_one_key_run_nothing(tmp_path: Path) -> None:
         assert (await place.exec("ls", token)).json == {"vms": []}
 
 
-async def test_a_slow_command_goes_on_after_its_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exec_door.ExecDoor, "seconds", 0.2)
-    monkeypatch.setattr(exec_door.ExecDoor.__init__, "__defaults__", (0.2, *_rest()))
-    async with web_world(tmp_path) as place:
-        assert place.base.driver is not None
-        gate = asyncio.Event()
-        place.base.driver.hold = gate  # type: ignore[attr-defined]
-        assert NeverDriver and json
+async def test_a_slow_command_goes_on_after_its_answer(tmp_path: Path) -> None:
+    driver = SlowDriver()
+    async with web_world(tmp_path, driver=driver, seconds=0.2) as place:
+        got = await place.exec("new --name=demo")
+        assert got.status == 504
+        assert got.json == {"error": "new takes longer than 0.2 s; it goes on, only this answer ends"}
+        driver.let_boot(next(iter(driver.waiting)))
+        await until(place, "running")
+
+
+async def until(place: WebWorld, status: str) -> None:
+    async with asyncio.timeout(5):
+        while (await place.exec("ls")).json["vms"][0]["status"] != status:
+            pass
+
+
+async def test_our_own_fault_is_one_sentence_with_a_request_id(place: WebWorld) -> None:
+    place.app.db.close()
+    got = await place.ask("POST", HOME + "/exec", data="ls", headers={"Authorization": "Bearer " + place.alice.token()})
+    assert got.status == 500
+    assert list(got.json) == ["error"]
+    assert got.json["error"] == f"something went wrong on our side (request {got.headers['X-Request-Id']})"
+
+
+async def test_no_other_site_s_page_may_read_answers(place: WebWorld) -> None:
+    got = await place.exec("whoami", Origin="https://evil.example")
+    assert not [name for name in got.headers if name.lower().startswith("access-control")]
+
+
+async def test_a_vm_s_host_has_no_exec(place: WebWorld) -> None:
+    got = await place.ask("POST", "https://demo.localhost:8443/exec", data="whoami")
+    assert got.status == 404

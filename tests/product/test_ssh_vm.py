@@ -48,13 +48,16 @@ async def test_a_shell_on_a_terminal_with_its_size_keys_and_status(place: SshWor
         await tty.until(r"30 100\s+xterm")
         await tty.until("now> ")
         tty.resize(40, 120)
+        await tty.until(r"\x1b\[K\s*now> ")  # readline draws its line again once it knows
         tty.type("stty size\r")
         await tty.until("40 120")
         await tty.until("now> ")
-        tty.type("cat\rmew\r")
+        tty.type("echo rea''dy; cat\r")
+        await tty.until(r"ready\s")
+        tty.type("mew\r")
         await tty.until(r"mew\s+mew")
         tty.type("\x03")
-        await tty.until(r"\^C\s+now> ")
+        await tty.until(r"\^C[\s\S]*now> ")
         tty.type("exit 5\r")
         assert await tty.ended() == 5
 

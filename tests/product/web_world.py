@@ -24,6 +24,7 @@ from ussycode.agent.link import LocalLink
 from ussycode.doors.web.app import serve_web
 from ussycode.identity import ops as identity
 from ussycode.ports import App
+from ussycode.runtime.drivers.fake import FakeDriver
 from ussycode.tokens.verify import TokenVerifier
 
 HOME = "https://localhost:8443"
@@ -128,10 +129,12 @@ def _line(kept: Mapping[str, str]) -> str:
 
 
 @asynccontextmanager
-async def web_world(folder: Path, program: Path | None = None, **options: str) -> AsyncIterator[WebWorld]:
-    """A running web door; with the guest `program`, every VM is one agent on this machine."""
+async def web_world(
+    folder: Path, program: Path | None = None, *, driver: FakeDriver | None = None, seconds: float = 30.0, **options: str,
+) -> AsyncIterator[WebWorld]:
+    """A running web door whose `/exec` waits `seconds`; with the guest `program`, every VM is one agent on this machine."""
     agent = await start_configured(program, folder / "guest") if program is not None else None
-    async with world(default_image="debian-min", **options) as base:
+    async with world(driver, default_image="debian-min", **options) as base:
         app = base.app if agent is None else _with_guest(base.app, agent)
         alice = Signer.make(folder)
         await identity.register(app, alice.public, "alice", "alice")
@@ -140,7 +143,7 @@ async def web_world(folder: Path, program: Path | None = None, **options: str) -
         tokens = TokenVerifier(app)
         app.db.listen(tokens.heard)
         path = folder / "web.sock"
-        serving = asyncio.create_task(serve_web(app, tokens, listening(path)))
+        serving = asyncio.create_task(serve_web(app, tokens, listening(path), seconds))
         async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path), limit=0)) as client:
             try:
                 yield WebWorld(base, app, path, alice, found[0], tokens, client)
