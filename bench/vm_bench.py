@@ -130,7 +130,8 @@ def _plain_sshd(place: Platform) -> Iterator[int]:
     Path("/run/sshd").mkdir(exist_ok=True)
     words = ["ListenAddress=127.0.0.1", f"Port={port}", f"HostKey={folder}/host", "UsePAM=no", "PermitRootLogin=yes",
              f"AuthorizedKeysFile={folder}/authorized", "StrictModes=no", f"PidFile={folder}/pid"]
-    server = subprocess.Popen([folder / "usr/sbin/sshd", "-D", "-f", "/dev/null", *(x for w in words for x in ("-o", w))])
+    options = [x for w in words for x in ("-o", w)]
+    server = subprocess.Popen([folder / "usr/sbin/sshd", "-D", "-f", "/dev/null", *options])
     try:
         deadline = time.monotonic() + 10
         while place.program("ssh", "-p", str(port), "root@127.0.0.1", "true").status and time.monotonic() < deadline:

@@ -1,9 +1,9 @@
 """The command tree: finding the command that some words name."""
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.cmdline.spec import Command
@@ -50,7 +50,7 @@ class Tree:
         name = " ".join(words[:2] if group else words[:1])
         spellings = [s for c in self.commands for s in (c.name, *c.aliases)]
         typed = " ".join(words[:2])
-        near = difflib.get_close_matches(typed, spellings, 1, 0.75) or difflib.get_close_matches(name, spellings, 1, 0.6)
+        near = get_close_matches(typed, spellings, 1, 0.75) or get_close_matches(name, spellings, 1, 0.6)
         inside = ", ".join(c.name for c in self.under(words[:1])) if group else ""
         suggestion = f"did you mean {near[0]}? " if near else f"there is {inside}; " if inside else ""
         return UNKNOWN(name=name, suggestion=suggestion)
