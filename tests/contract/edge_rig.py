@@ -391,7 +391,7 @@ async def running_edge(folder: Path, **over: object) -> AsyncIterator[Rig]:
             stack.callback(server.close)
         https, http = _listener(), _listener()
         port, http_port = https.getsockname()[1], http.getsockname()[1]
-        settings = EdgeSettings(**{  # type: ignore[arg-type]
+        settings = EdgeSettings(**{
             "domain": DOMAIN, "https_fds": [https.fileno()], "http_fds": [http.fileno()],
             "control_socket": str(folder / "control.sock"), "feed_socket": str(folder / "feed.sock"),
             "operator_socket": str(folder / "edge.sock"), "ca_certificate": signer.certificate.decode(),

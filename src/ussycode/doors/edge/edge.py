@@ -10,12 +10,16 @@ from ussycode.doors.edge.counters import Counters
 from ussycode.doors.edge.facts import Known
 from ussycode.doors.edge.hosts import Hosts
 from ussycode.doors.edge.pool import Pool
+from ussycode.doors.edge.requestids import RequestIds
 from ussycode.doors.edge.settings import EdgeSettings
 from ussycode.doors.edge.timed import Deadlines
 from ussycode.doors.edge.verdicts import Verdicts
 
 MAX_CONNECTIONS = 8192
 """Visitors connected to one process at a time; further ones are dropped."""
+
+READ_SIZE = 256 * 1024
+"""Bytes taken from a connection at a time."""
 
 
 class Edge:
@@ -31,8 +35,10 @@ class Edge:
         self.deadlines = Deadlines()
         self.counters = Counters()
         self.log = log
+        self.request_ids = RequestIds()
         self.degraded = b""
         """Header line that every response carries while control is unreachable."""
+        self.read_buffer = memoryview(bytearray(READ_SIZE))
         self.draining = False
         self._tasks: set[asyncio.Task[None]] = set()
 

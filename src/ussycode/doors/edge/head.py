@@ -48,33 +48,30 @@ class Refused(Exception):
 class Request:
     """One request head, read. Byte strings are as sent; `host` is lower case with its port."""
 
-    __slots__ = (
-        "accept", "close", "cookies", "expects", "hop", "host", "hostname", "keep", "length", "method", "modern",
-        "session", "target", "upgrade",
-    )
+    host = b""
+    hostname = b""
+    session: bytes | None = None
+    length: int | None = None
+    upgrade: bytes | None = None
+    hop: frozenset[bytes] = frozenset()
+    expects = False
 
     def __init__(self, method: bytes, target: bytes, modern: bool) -> None:
         self.method = method
         self.target = target
         self.modern = modern
         """HTTP/1.1; otherwise 1.0."""
-        self.host = b""
-        self.hostname = b""
-        self.session: bytes | None = None
-        self.cookies: list[bytes] = []
-        self.accept = b""
-        self.length: int | None = None
-        self.upgrade: bytes | None = None
         self.close = not modern
-        self.hop: frozenset[bytes] = frozenset()
-        self.expects = False
+        self.cookies: list[bytes] = []
         self.keep: list[bytes] = []
         """Header lines that travel on unchanged."""
 
     @property
     def wants_page(self) -> bool:
         """A browser navigates, rather than a program calls."""
-        return self.method in (b"GET", b"HEAD") and b"text/html" in self.accept
+        if self.method not in (b"GET", b"HEAD"):
+            return False
+        return any(line[:7].lower() == b"accept:" and b"text/html" in line for line in self.keep)
 
     @property
     def has_body(self) -> bool:
@@ -203,11 +200,6 @@ def _on_upgrade(request: Request, value: bytes) -> None:
     request.upgrade = value if request.upgrade is None and b"," not in value else b"h2c"
 
 
-def _on_accept(request: Request, value: bytes) -> None:
-    request.accept = value
-    request.keep.append(b"Accept: " + value)
-
-
 def _on_expect(request: Request, value: bytes) -> None:
     if value.lower() != b"100-continue":
         raise Refused(417, "the only expectation served is 100-continue")
@@ -222,6 +214,6 @@ def _ignore(request: Request, value: bytes) -> None:
 
 _SPECIAL: dict[bytes, Callable[[Request, bytes], None]] = {
     b"host": _on_host, b"cookie": _on_cookie, b"content-length": _on_length, b"transfer-encoding": _on_transfer,
-    b"connection": _on_connection, b"upgrade": _on_upgrade, b"accept": _on_accept, b"expect": _on_expect,
+    b"connection": _on_connection, b"upgrade": _on_upgrade, b"expect": _on_expect,
     b"keep-alive": _ignore, b"te": _ignore,
 }

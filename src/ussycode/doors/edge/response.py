@@ -15,17 +15,16 @@ _HEAD = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7
 class Response:
     """One response head, read. `length` is None when nothing says where the body ends."""
 
-    __slots__ = ("chunked", "close", "connection", "keep", "length", "modern", "status", "status_line", "upgrade")
+    chunked = False
+    length: int | None = None
+    upgrade: bytes | None = None
+    connection: frozenset[bytes] = frozenset()
 
     def __init__(self, status: int, reason: bytes, modern: bool) -> None:
         self.status = status
         self.status_line = b"HTTP/1.1 %d %b" % (status, reason)
         self.modern = modern
         self.close = not modern
-        self.chunked = False
-        self.length: int | None = None
-        self.upgrade: bytes | None = None
-        self.connection: frozenset[bytes] = frozenset()
         self.keep: list[bytes] = []
 
     def framing(self, to_head: bool) -> Framing:
@@ -69,7 +68,8 @@ def parse(head: bytes, from_platform: bool) -> Response:
             response.keep.append(line)
         else:
             special(response, line, from_platform)
-    _check(response)
+    if response.chunked or response.connection:
+        _check(response)
     return response
 
 

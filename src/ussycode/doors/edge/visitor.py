@@ -7,7 +7,6 @@ import re
 import time
 from typing import cast
 
-from ussycode.base import ids
 from ussycode.doors.edge import pages
 from ussycode.doors.edge.edge import MAX_CONNECTIONS, Edge
 from ussycode.doors.edge.facts import Outcome
@@ -56,7 +55,7 @@ class Phase(enum.Enum):
     GONE = enum.auto()
 
 
-class VisitorConnection(asyncio.Protocol):
+class VisitorConnection(asyncio.BufferedProtocol):
     """One connection from outside. Requests on it are served one after another."""
 
     __slots__ = (
@@ -100,8 +99,15 @@ class VisitorConnection(asyncio.Protocol):
         members.add(self)
         self.deadline = self._edge.deadlines.now + HEAD_TIMEOUT
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes from the visitor."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """One buffer serves all connections: what is in it is taken out before anything else is read."""
+        return self._edge.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes from the visitor are in the buffer."""
+        self._take(bytes(self._edge.read_buffer[:nbytes]))
+
+    def _take(self, data: bytes) -> None:
         phase = self._phase
         if phase is Phase.TUNNEL:
             assert self._upstream is not None
@@ -221,7 +227,7 @@ class VisitorConnection(asyncio.Protocol):
         edge = self._edge
         self._began = True
         self._started = time.perf_counter()
-        self._id = ids.request_id().encode()
+        self._id = self._edge.request_ids.new()
         try:
             request = parse(head)
         except Refused as refused:
@@ -248,7 +254,7 @@ class VisitorConnection(asyncio.Protocol):
 
     def _refuse(self, refused: Refused) -> None:
         if not self._began:
-            self._began, self._started, self._id = True, time.perf_counter(), ids.request_id().encode()
+            self._began, self._started, self._id = True, time.perf_counter(), self._edge.request_ids.new()
         self._framing = UntilClose()  # whatever else comes is not read as a request
         self._reply(Local(refused.status, "malformed", refused.sentence))
 

@@ -44,7 +44,8 @@ def outcome(facts: Known, host: str = "demo.localhost", cookie: bytes | None = C
     ("a.b.localhost", HostKind.NOWHERE), ("evil.example", HostKind.NOWHERE), ("demo.localhost.", HostKind.NOWHERE),
     ("localhost.evil", HostKind.NOWHERE), ("demolocalhost", HostKind.NOWHERE), (".localhost", HostKind.NOWHERE),
     ("127.0.0.1", HostKind.NOWHERE), ("[::1]", HostKind.NOWHERE), ("3000--3000--demo.localhost", HostKind.NOWHERE),
-    ("xn--a.localhost", HostKind.NOWHERE), ("3000--.localhost", HostKind.NOWHERE), ("de_mo.localhost", HostKind.NOWHERE),
+    ("xn--a.localhost", HostKind.NOWHERE), ("3000--.localhost", HostKind.NOWHERE),
+    ("de_mo.localhost", HostKind.NOWHERE),
 ])
 def test_what_a_host_means(host: str, kind: HostKind) -> None:
     assert HOSTS.target(host).kind is kind

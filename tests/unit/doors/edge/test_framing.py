@@ -1,6 +1,8 @@
 """A body ends in exactly one place, however its bytes arrive."""
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ def feed_in(framing: Framing, data: bytes, cuts: list[int]) -> tuple[bytes, byte
     """Feed `data` cut at `cuts`; what passed, and what was left over."""
     out, rest = b"", b""
     edges = [0, *sorted(cuts), len(data)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         if framing.done:
             rest += data[begin:end]
             continue
@@ -38,8 +40,8 @@ def test_one_byte_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("raw", [
-    b"5\nhello\r\n", b"5\r\nhelloX\r\n", b"5\r\nhello\n0\r\n\r\n", b"-5\r\n", b"0x5\r\n", b"\r\n", b" 5\r\n", b"5 ;\x00\r\n",
-    b"ffffffffffffffff\r\n", b"5;a\nb\r\n", b"5" + b"0" * 5000, b"5;" + b"a" * 5000 + b"\r\n",
+    b"5\nhello\r\n", b"5\r\nhelloX\r\n", b"5\r\nhello\n0\r\n\r\n", b"-5\r\n", b"0x5\r\n", b"\r\n", b" 5\r\n",
+    b"5 ;\x00\r\n", b"ffffffffffffffff\r\n", b"5;a\nb\r\n", b"5" + b"0" * 5000, b"5;" + b"a" * 5000 + b"\r\n",
     b"0\r\nbad trailer\r\n\r\n", b"0\r\n X: folded\r\n\r\n", b"0\r\n" + b"A: b\r\n" * 3000,
 ])
 def test_loose_chunks_are_refused(raw: bytes) -> None:

@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 
 from ussycode.base.clock import ManualClock
 from ussycode.base.pki import Authority, Issuer
 from ussycode.doors.edge.counters import Counters
 from ussycode.doors.edge.hosts import Hosts
-from ussycode.doors.edge.tls import MAX_KEPT, MINT_BURST, MINT_RATE, Budget, Minted
+from ussycode.doors.edge.tls import MAX_KEPT, MINT_BURST, MINT_RATE, Budget, Given, Minted
 
 
 def minted(clock: ManualClock) -> tuple[Minted, Counters]:
@@ -79,3 +80,19 @@ def test_the_budget_refills() -> None:
     assert [budget.spend() for _ in range(3)] == [True, True, False]
     clock.advance(1.5 / MINT_RATE)
     assert [budget.spend() for _ in range(2)] == [True, False]
+
+
+def test_the_operators_own_certificates_are_chosen_by_name(tmp_path: Path) -> None:
+    clock = ManualClock()
+    issuer = Issuer(Authority.make(clock).intermediate("ussy.test"), clock)
+    pairs = []
+    for name in ("ussy.test", "*.ussy.test"):
+        leaf = issuer.leaf(name)
+        chain, key = tmp_path / f"{len(pairs)}.pem", tmp_path / f"{len(pairs)}.key"
+        chain.write_bytes(leaf.chain)
+        key.write_bytes(leaf.key)
+        pairs.append((str(chain), str(key)))
+    listener = Given(pairs).context()
+    assert b"*.ussy.test" in served(handshake(listener, "demo.ussy.test"))
+    assert b"*.ussy.test" not in served(handshake(listener, "ussy.test"))
+    assert b"*.ussy.test" not in served(handshake(listener, None))
