@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from ussycode import config as settings
+from ussycode.agent.dns import Forwarder, host_servers
 from ussycode.agent.link import Guests, LocalLink
 from ussycode.agent.loop import Reconciler
 from ussycode.base import schema
@@ -35,6 +36,7 @@ from ussycode.runtime.drivers.fake import FakeDriver
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
 from ussycode.runtime.images.store import ImageStore
 from ussycode.runtime.instance import Instance, load
+from ussycode.runtime.net import facing
 from ussycode.runtime.privileged.client import HelperClient
 from ussycode.runtime.privileged.protocol import Accel
 from ussycode.tokens.verify import TokenVerifier
@@ -189,12 +191,20 @@ async def _serve(config: Config, given: ControlSettings) -> None:
             group.create_task(serve_metrics(app, _listening(given.metrics_fd)), name="metrics"),
             group.create_task(door.serve([_listening(fd) for fd in given.ssh_fds]), name="ssh"),
         ]
+        if config.runtime == "qemu":
+            running.append(group.create_task(_resolver(config).run(), name="resolver"))
         await stop.wait()
         await door.close()
         for task in running:
             task.cancel()
     await side.driver.close()
     db.close()
+
+
+def _resolver(config: Config) -> Forwarder:
+    """The guests' DNS: reachable from taps alone, forwards to the servers this host asks."""
+    port = _instance(config).dns_port
+    return Forwarder(facing.udp(port), facing.tcp(port), host_servers)
 
 
 def _listening(fd: int) -> socket.socket:

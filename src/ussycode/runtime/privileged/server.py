@@ -44,6 +44,8 @@ async def start(instance: Instance, boot: BootFiles, tsc_khz: int) -> asyncio.Se
         talks.add(task)
         try:
             await _talk(helper, reader, writer)
+        except asyncio.CancelledError:
+            return  # the helper ends; a cancelled connection task makes asyncio's own callback complain
         finally:
             talks.discard(task)
             writer.close()

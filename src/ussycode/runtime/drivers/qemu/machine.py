@@ -30,6 +30,8 @@ from ussycode.runtime.privileged.protocol import Accel
 
 SHUTDOWN_SECONDS = 10.0
 """Time a guest gets to power off by itself before QEMU is told to quit."""
+GRACE_SECONDS = 8
+"""Time until the guest's agent writes all caches and pulls the plug itself; earlier than we would, without writing."""
 KILL_SECONDS = 5.0
 """Time between `quit` and SIGKILL, and the longest wait after SIGKILL."""
 CONFIGURE_SECONDS = 30.0
@@ -157,7 +159,7 @@ class Machine:
         if self._channel is None or self._watch is None or self.saved.phase is not Phase.RUNNING:
             return
         with suppress(Failure):
-            await self._channel.shutdown(grace=round(SHUTDOWN_SECONDS))
+            await self._channel.shutdown(grace=GRACE_SECONDS)
             await self._watch.ended_within(SHUTDOWN_SECONDS)
 
     async def _end(self) -> None:
