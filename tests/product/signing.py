@@ -29,11 +29,13 @@ class Signer:
     @classmethod
     def make(cls, folder: Path, kind: str = "ed25519") -> Signer:
         file = folder / f"key-{kind}"
-        subprocess.run(["ssh-keygen", "-q", *KINDS[kind], "-N", "", "-C", kind, "-f", str(file)], check=True, timeout=30)
+        command = ["ssh-keygen", "-q", *KINDS[kind], "-N", "", "-C", kind, "-f", str(file)]
+        subprocess.run(command, check=True, timeout=30)
         return cls(file, read_public_key(file.with_suffix(".pub").read_text()))
 
     def signature(self, message: bytes, namespace: str = "v0@localhost", hash_name: str = "sha512") -> bytes:
-        command = ["ssh-keygen", "-q", "-Y", "sign", "-f", str(self.file), "-n", namespace, "-O", f"hashalg={hash_name}"]
+        command = ["ssh-keygen", "-q", "-Y", "sign", "-f", str(self.file), "-n", namespace]
+        command += ["-O", f"hashalg={hash_name}"]
         done = subprocess.run(command, input=message, capture_output=True, check=True, timeout=30)
         return base64.b64decode(b"".join(done.stdout.strip().split(b"\n")[1:-1]))
 

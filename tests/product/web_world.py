@@ -130,9 +130,10 @@ def _line(kept: Mapping[str, str]) -> str:
 
 @asynccontextmanager
 async def web_world(
-    folder: Path, program: Path | None = None, *, driver: FakeDriver | None = None, seconds: float = 30.0, **options: str,
+    folder: Path, program: Path | None = None, *, driver: FakeDriver | None = None, seconds: float = 30.0,
+    **options: str,
 ) -> AsyncIterator[WebWorld]:
-    """A running web door whose `/exec` waits `seconds`; with the guest `program`, every VM is one agent on this machine."""
+    """A running web door whose `/exec` waits `seconds`; with `program`, every VM is one agent on this machine."""
     agent = await start_configured(program, folder / "guest") if program is not None else None
     async with world(driver, default_image="debian-min", **options) as base:
         app = base.app if agent is None else _with_guest(base.app, agent)

@@ -64,7 +64,7 @@ def verify(sig: SshSig, namespace: str, message: bytes) -> None:
         raise ValueError("its algorithm is not accepted")
     try:
         key = decode_ssh_public_key(sig.key)
-    except KeyImportError:
+    except (KeyImportError, ValueError):
         raise ValueError("its key cannot be read") from None
     key.set_touch_required(True)
     if not key.verify(_signed(sig, message), sig.signature):

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ussycode.base.errors import INTERNAL, Failure
 from ussycode.doors.web.asked import Asked, asked, wants_page
 from ussycode.doors.web.dashboard import Dashboard
-from ussycode.doors.web.exec import ExecDoor, json_response, refusal
+from ussycode.doors.web.exec import RUN_SECONDS, ExecDoor, json_response, refusal
 from ussycode.doors.web.login import Login
 from ussycode.doors.web.pages import STATIC, Pages, security_headers
 from ussycode.doors.web.routes import NO_PAGE, NotAllowed, Routes
@@ -34,10 +34,10 @@ NO_HOST = "no such host here"
 class Web:
     """The ASGI application."""
 
-    def __init__(self, app: App, tokens: TokenVerifier) -> None:
+    def __init__(self, app: App, tokens: TokenVerifier, exec_seconds: float) -> None:
         self._app = app
         self._pages = Pages(app.config)
-        self._exec = ExecDoor(app, tokens)
+        self._exec = ExecDoor(app, tokens, exec_seconds)
         self._home = app.config.host_url(app.config.domain)
         self._headers = security_headers(app.config)
         login = Login(app, self._pages)
@@ -120,9 +120,9 @@ class Web:
         return json_response({"status": "ok"})
 
 
-def make_asgi(app: App, tokens: TokenVerifier) -> ASGIApp:
+def make_asgi(app: App, tokens: TokenVerifier, exec_seconds: float = RUN_SECONDS) -> ASGIApp:
     """The web app. `tokens.heard` must be registered with the database."""
-    return Web(app, tokens)
+    return Web(app, tokens, exec_seconds)
 
 
 class Server(uvicorn.Server):
@@ -134,13 +134,15 @@ class Server(uvicorn.Server):
         yield
 
 
-async def serve_web(app: App, tokens: TokenVerifier, listening: socket.socket) -> None:
+async def serve_web(
+    app: App, tokens: TokenVerifier, listening: socket.socket, exec_seconds: float = RUN_SECONDS
+) -> None:
     """Serve on a listening unix or TCP socket until cancelled; running answers get GRACE_SECONDS to end."""
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     settings = uvicorn.Config(
-        make_asgi(app, tokens), http=TrailerProtocol, ws="none", lifespan="off", log_config=None, access_log=False,
-        proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        make_asgi(app, tokens, exec_seconds), http=TrailerProtocol, ws="none", lifespan="off",
+        log_config=None, access_log=False, proxy_headers=False, server_header=False, date_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = Server(settings)
     serving = asyncio.create_task(server.serve([listening]))

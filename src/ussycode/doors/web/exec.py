@@ -44,7 +44,7 @@ class ExecDoor:
 
     app: App
     tokens: TokenVerifier
-    seconds: float = RUN_SECONDS
+    seconds: float
     _running: set[asyncio.Task[Outcome]] = field(default_factory=set)
     _by_key: Counter[str] = field(default_factory=Counter)
 
