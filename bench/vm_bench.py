@@ -49,7 +49,7 @@ def _platform(folder: Path, live: Path, image: str) -> Iterator[Platform]:
     folder.chmod(0o711)
     home = folder / "home"
     home.mkdir()
-    with platform(folder / "data", home, 23320, live, "--default-image", image) as place:
+    with platform(folder / "data", home, live, "--default-image", image) as place:
         yield place
 
 

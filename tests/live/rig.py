@@ -6,14 +6,16 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import termios
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -165,13 +167,13 @@ def until(check: object, seconds: float, what: str) -> None:
 
 
 @contextmanager
-def platform(data: Path, home: Path, first_port: int, live: Path, *options: str) -> Iterator[Platform]:
-    """A platform on four ports from `first_port`, with kernel and images taken from `live`; down afterwards."""
+def platform(data: Path, home: Path, live: Path, *options: str) -> Iterator[Platform]:
+    """A platform on four free ports, with kernel and images taken from `live`; down and gone afterwards."""
     data.mkdir(mode=0o755)
     for shared in ("cache", "images"):
         (data / shared).symlink_to(live / shared)
     names = ("ssh", "https", "http", "metrics")
-    made = Platform(data, home, {n: first_port + i for i, n in enumerate(names)}, options)
+    made = Platform(data, home, dict(zip(names, free_ports(), strict=True)), options)
     made.person("admin")
     (home / "admin.pub").write_bytes((home / "admin" / "key.pub").read_bytes())
     try:
@@ -181,6 +183,16 @@ def platform(data: Path, home: Path, first_port: int, live: Path, *options: str)
         yield made
     finally:
         made.ussycode("down", seconds=DOWN_SECONDS)
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def free_ports() -> list[int]:
+    """Four ports that nothing listens on."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(4)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def logs(data: Path) -> str:

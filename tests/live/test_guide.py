@@ -44,8 +44,8 @@ def test_the_guide_is_what_happens(lived: Platform, tmp_path: Path) -> None:
         page = page.replace(port, str(lived.ports[name]))
     done = 0
     for command, expected in steps(page):
-        shell.stdin.write(f"{command} </dev/null\necho; echo :end:\n" if "$(" not in command[:8] else
-                          f"{command}\necho; echo :end:\n")
+        # Standard input is the page itself: programs get none of it.
+        shell.stdin.write(f"{{ {command}\n}} </dev/null\necho; echo :end:\n")
         shell.stdin.flush()
         lines = iter(shell.stdout.readline, ":end:\n")
         shown = "".join(lines).strip()

@@ -249,7 +249,7 @@ def test_a_second_instance_lives_beside_the_first_and_down_leaves_nothing(
     lived: Platform, demo: str, live_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     data, home = live_data / f"second-{os.getpid()}", tmp_path_factory.mktemp("second")
-    with platform(data, home, 23240, live_data, "--default-image", "debian-min") as second:
+    with platform(data, home, live_data, "--default-image", "debian-min") as second:
         assert second.lobby("new", "--name", "demo", seconds=120).status == 0
         assert second.ssh("demo@localhost", "true").status == 0
         slot = json.loads((data / "instance.json").read_text())["slot"]

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(300)
 def place(live_data: Path, ussyuntu: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A platform with everything at its default but folder and ports, and one VM named box."""
     home = tmp_path_factory.mktemp("ussyuntu")
-    with platform(live_data / f"ussyuntu-{os.getpid()}", home, 23260, live_data) as made:
+    with platform(live_data / f"ussyuntu-{os.getpid()}", home, live_data) as made:
         env = ("--env", "COLOUR='light blue'", "--env", "QUOTED='a\"b$c%d'")
         done = made.lobby("new", "--name", "box", *env, seconds=120)
         assert done.status == 0, done.err

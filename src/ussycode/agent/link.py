@@ -11,7 +11,7 @@ from ussycode.runtime.guest.listeners import Listener
 from ussycode.runtime.guest.streams import GuestAddress, Stream
 
 NOT_RUNNING = ErrorCode(
-    "vm.not_running", Kind.UNAVAILABLE, "the VM is not running",
+    "vm.unreachable", Kind.UNAVAILABLE, "the VM is not running",
     hint="start it with: restart NAME",
 )
 

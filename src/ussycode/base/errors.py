@@ -49,7 +49,8 @@ class ErrorCode:
     hint: str = ""
 
     def __post_init__(self) -> None:
-        DECLARED[self.code] = self
+        if DECLARED.setdefault(self.code, self) != self:
+            raise ValueError(f"two errors are declared as {self.code}")
 
     def __call__(self, **words: object) -> Failure:
         return Failure(self, {k: str(v) for k, v in words.items()})
