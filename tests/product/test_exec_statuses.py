@@ -115,6 +115,8 @@ async def test_a_slow_command_goes_on_after_its_answer(tmp_path: Path) -> None:
         got = await place.exec("new --name=demo")
         assert got.status == 504
         assert got.json == {"error": "new takes longer than 0.2 s; it goes on, only this answer ends"}
+        probe = await place.exec("ssh demo true")
+        assert (probe.status, probe.json) == (422, {"error": 'failed to connect to VM "demo": it is still starting'})
         driver.let_boot(next(iter(driver.waiting)))
         await until(place, "running")
 

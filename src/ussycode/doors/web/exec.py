@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -17,7 +18,7 @@ from ussycode.cmdline.render import failure_document
 from ussycode.dispatch import Call, Outcome, run
 from ussycode.doors.web import body
 from ussycode.doors.web.asked import Asked
-from ussycode.doors.web.stream import attach, release
+from ussycode.doors.web.stream import NOT_REACHED, attach, release
 from ussycode.ports import App
 from ussycode.tokens.rate import Buckets
 from ussycode.tokens.verify import TokenVerifier
@@ -82,8 +83,15 @@ class ExecDoor:
         self._count(task, call.caller)
         done, _ = await asyncio.wait({task}, timeout=self.seconds)
         if not done:
-            raise SLOW(command=call.words[0], seconds=f"{self.seconds:g}")
+            raise self._late(call, task)
         return task.result()
+
+    def _late(self, call: Call, task: asyncio.Task[Outcome]) -> Failure:
+        if call.words[0] != "ssh":
+            return SLOW(command=call.words[0], seconds=f"{self.seconds:g}")
+        # It only waited for the VM; clients try again when they read that it could not be reached.
+        task.cancel()
+        return NOT_REACHED(name=_vm_of(call.words), why="it is still starting")
 
     def _count(self, task: asyncio.Task[Outcome], caller: Caller) -> None:
         def ended(task: asyncio.Task[Outcome]) -> None:
@@ -115,6 +123,11 @@ def json_response(document: object, status: int = 200) -> Response:
 def _bearer(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _vm_of(words: Sequence[str]) -> str:
+    named = next((w for w in words[1:] if not w.startswith("-")), "")
+    return named.rpartition("@")[2]
 
 
 def _words(raw: bytes) -> tuple[str, ...]:
