@@ -17,7 +17,7 @@ for name in ("run", "dev"):
     problems += [f"{e.split()[0]} has no hash" for e in entries if "--hash=sha256:" not in e]
     for wish in project["dependencies"]:
         package, floor = re.match(r"([A-Za-z0-9._-]+)>=([0-9.]+)", wish).groups()
-        have = pinned.get(package.lower())
+        have = pinned.get(re.sub(r"[._]", "-", package.lower())) or pinned.get(package.lower())
         if have is None or tuple(map(int, re.findall(r"\d+", have))) < tuple(map(int, floor.split("."))):
             problems.append(f"requirements/{name}.txt has {package} {have}, wanted {wish}")
 print("\n".join(problems) or "lock files: pinned, hashed, no host")

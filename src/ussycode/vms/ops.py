@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ussycode.access.decide import Permit
 from ussycode.base import ids, names
 from ussycode.base.db import Tx
-from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.errors import ErrorCode, Failure, Kind
 from ussycode.base.events import SYSTEM, Event
 from ussycode.identity import store as identity
 from ussycode.ports import App
@@ -30,6 +30,10 @@ HOST_FULL = ErrorCode("vm.host_full", Kind.UNAVAILABLE, "no address is left for 
 NOT_UP = ErrorCode("vm.not_up", Kind.UNAVAILABLE, "VM {name} did not come up: {why}", hint="try: restart {name}")
 SLOW = ErrorCode(
     "vm.slow", Kind.UNAVAILABLE, "VM {name} exists but did not answer within {seconds} s", hint="ls shows when it is up"
+)
+UNREACHED = ErrorCode(
+    "vm.unreached", Kind.UNAVAILABLE, 'failed to connect to VM "{name}": it did not answer within {seconds} s',
+    hint="try again, or: restart {name}",
 )
 NOT_RUNNING = ErrorCode(
     "vm.not_running", Kind.UNAVAILABLE, 'VM "{name}" is not running: it is {status}{why}', hint="try: restart {name}"
@@ -195,11 +199,23 @@ async def reachable(app: App, permit: Permit) -> Vm:
     """The VM behind a permit, when streams can be opened to it. Raises NOT_RUNNING with its state in words."""
     vm = await _current(app, permit)
     if vm.status == "starting":
-        vm = await _until_up(app, vm)
+        vm = await _settled(app, vm)
+    if vm.status == "starting":
+        raise UNREACHED(name=vm.name, seconds=app.config.boot_timeout)
     if not vm.running:
         why = f" ({vm.detail})" if vm.detail else ""
         raise NOT_RUNNING(name=vm.name, status=vm.status, why=why)
     return vm
+
+
+async def _settled(app: App, vm: Vm) -> Vm:
+    try:
+        return await _until_up(app, vm)
+    except Failure as failure:
+        if failure.error not in (NOT_UP, SLOW):
+            raise
+    now = await app.db.read(lambda tx: store.by_id(tx, vm.id))
+    return now or vm
 
 
 async def _current(app: App, permit: Permit) -> Vm:
