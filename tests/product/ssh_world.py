@@ -24,6 +24,7 @@ from ussycode.doors.ssh.door import SshDoor
 from ussycode.identity import ops as identity
 from ussycode.identity.keys import PublicKey, read_public_key
 from ussycode.ports import App
+from ussycode.runtime.drivers.fake import FakeDriver
 from ussycode.runtime.guest.streams import GuestAddress
 
 SECONDS = 20.0
@@ -213,13 +214,15 @@ class SshWorld:
 
 
 @asynccontextmanager
-async def ssh_world(program: Path, home: Path, **options: str) -> AsyncIterator[SshWorld]:
+async def ssh_world(
+    program: Path, home: Path, driver: FakeDriver | None = None, **options: str
+) -> AsyncIterator[SshWorld]:
     """A platform whose VMs are the guest `program`; `options` are settings as text."""
     agent = await start_configured(program, home / "guest")
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     try:
-        async with world(ssh_port=str(port), **options) as base:
+        async with world(driver, ssh_port=str(port), **options) as base:
             link = LocalLink(OneGuest(agent))
             app = dataclasses.replace(base.app, link=link, images=RootImages((base.app.config.default_image,)))
             door = SshDoor(app, [asyncssh.generate_private_key("ssh-ed25519")])

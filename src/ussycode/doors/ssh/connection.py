@@ -213,11 +213,11 @@ class Connection(asyncssh.SSHServer):
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
         """`-L`, `-D`, `-W`, `-J`."""
-        return self.forwards.tcp(dest_host, dest_port)
+        return self.conn.create_tcp_channel(window=limits.WINDOW), self.forwards.tcp(dest_host, dest_port)
 
     def unix_connection_requested(self, dest_path: str) -> Any:
         """`-L` to a unix socket."""
-        return self.forwards.unix(dest_path)
+        return self.conn.create_unix_channel(window=limits.WINDOW), self.forwards.unix(dest_path)
 
     def server_requested(self, listen_host: str, listen_port: int) -> Awaitable[GuestListener | bool]:
         """`-R`."""

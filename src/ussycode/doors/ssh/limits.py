@@ -31,8 +31,8 @@ MAX_ENV = 64
 """Variables a client may send for a session."""
 MAX_ENV_BYTES = 16 << 10
 """Names and values of them together."""
-WINDOW = 2 << 20
-"""Bytes a client may send on a channel before it must wait for us."""
+WINDOW = 1 << 20
+"""Bytes a client may send on a channel before it must wait for us; asyncssh holds up to twice this."""
 PACKET = 64 << 10
 """Largest packet a client may send."""
 EDIT_LINE = 8 << 10
