@@ -173,10 +173,13 @@ async def _serve(config: Config, given: ControlSettings) -> None:
     schema.migrate(db.engine)
     side = node(config, given.accel)
     await side.driver.open()
-    loop = Reconciler(side.driver, lambda: vms.wants(app), lambda seen: vms.observe(app, seen), clock)
+    telemetry = Telemetry("ussycode")
+    loop = Reconciler(
+        side.driver, lambda: vms.wants(app), lambda seen: vms.observe(app, seen), clock, telemetry=telemetry
+    )
     side.driver.on_change(loop.nudge)
     app = App(
-        config, db, clock, LocalLink(side.guests), side.images, Waiters(), Telemetry("ussycode"), loop.nudge
+        config, db, clock, LocalLink(side.guests), side.images, Waiters(), telemetry, loop.nudge
     )
     await identity.approve_admins(app, _keys(given.admin_keys))
     tokens, feed = TokenVerifier(app), FeedServer(app, frozenset({0, given.edge_uid}))

@@ -2,13 +2,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
 
 from ussycode.base.clock import Clock
 from ussycode.base.errors import Failure
+from ussycode.base.telemetry import Telemetry
 from ussycode.runtime.driver import Driver, Phase, Power, Seen, VmId, Want
 from ussycode.runtime.plan import Step, plan
 
@@ -41,10 +43,12 @@ class Reconciler:
     report: Callable[[Sequence[Seen]], Awaitable[None]]
     clock: Clock
     interval: float = INTERVAL
+    telemetry: Telemetry = field(default_factory=lambda: Telemetry("ussycode-agent"))
     _nudged: asyncio.Event = field(default_factory=asyncio.Event)
     _busy: dict[VmId, asyncio.Task[None]] = field(default_factory=dict)
     _trouble: dict[VmId, _Trouble] = field(default_factory=dict)
     _gone: set[VmId] = field(default_factory=set)
+    _booting: dict[VmId, float] = field(default_factory=dict)
     _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     def nudge(self) -> None:
@@ -66,6 +70,7 @@ class Reconciler:
         """One round: report what is seen and begin what is to be done, without waiting for its end."""
         wants = {want.vm: want for want in await self.fetch()}
         seen = {one.vm: one for one in await self.driver.seen()}
+        self._note_boots(seen.values())
         await self._report(wants, seen)
         for vm in wants:
             if vm not in self._busy and self._may_try(wants[vm]):
@@ -127,7 +132,7 @@ class Reconciler:
         try:
             async with self._places:
                 for step in steps:
-                    await self._do(step, want)
+                    await self._measured(step, want)
             self._trouble.pop(want.vm, None)
             if steps == [Step.UPDATE]:
                 return
@@ -139,6 +144,24 @@ class Reconciler:
         finally:
             del self._busy[want.vm]
         self.nudge()
+
+    async def _measured(self, step: Step, want: Want) -> None:
+        began, result = time.perf_counter(), "failed"
+        try:
+            with self.telemetry.span(f"vm {step.value}", vm=want.vm, boot=want.boot):
+                await self._do(step, want)
+            result = "ok"
+        finally:
+            self.telemetry.step(step.value, result, time.perf_counter() - began)
+        if step is Step.START:
+            self._booting[want.vm] = began
+
+    def _note_boots(self, seen: Iterable[Seen]) -> None:
+        for one in seen:
+            ended = one.phase in (Phase.RUNNING, Phase.FAILED, Phase.STOPPED)
+            if ended and (began := self._booting.pop(one.vm, None)) is not None:
+                result = "ok" if one.phase is Phase.RUNNING else "failed"
+                self.telemetry.step("boot", result, time.perf_counter() - began)
 
     async def _do(self, step: Step, want: Want) -> None:
         match step:
