@@ -93,7 +93,8 @@ async def test_a_client_that_leaves_ends_its_command(place: SshWorld, tmp_path: 
     await place.vm(olive, "demo")
     mark = tmp_path / "ended"
     process = await asyncio.create_subprocess_exec(
-        "ssh", *olive.options, "demo@host", f"trap 'touch {mark}; exit' HUP TERM; echo up; while :; do sleep 0.1; done",
+        "ssh", *olive.options, "demo@host",
+        f"trap 'touch {mark}; exit' HUP; echo up; exec >/dev/null 2>&1; while :; do sleep 0.1; done",
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None and await process.stdout.readline() == b"up\n"
