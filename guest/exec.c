@@ -367,8 +367,15 @@ void stream_exec(int conn, struct pairs p) {
              (unsigned long long)now_ms(CLOCK_BOOTTIME));
     if (x.tree)
         prctl(PR_SET_CHILD_SUBREAPER, 1);
-    if (!(x.pty ? start_on_pty : start_on_pipes)(user, shell, p))
+    int begun[2];
+    char none;
+    if (pipe2(begun, O_CLOEXEC) || !(x.pty ? start_on_pty : start_on_pipes)(user, shell, p))
         reply_errno(conn, "exec");
+    close(begun[1]);
+    /* the program's copy closes as it begins: an interrupt sent right after OK finds it on its terminal */
+    while (read(begun[0], &none, 1) < 0 && errno == EINTR)
+        ;
+    close(begun[0]);
     reply_ok(conn, NULL);
     int fds[] = {conn, x.in, x.out[0], x.out[1]};
     for (int i = 0; i < 4; i++)
