@@ -1,1 +1,1 @@
-"""Schema changes in order; Alembic runs them, `ussycode.base.schema` asks it to."""
+"""Schema changes in order, written with Alembic's operations; `ussycode.base.schema` runs them."""
