@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -40,7 +40,8 @@ class ImageStore:
 
     root: Path
     clock: Clock = field(default_factory=SystemClock)
-    recipes: Path = field(default_factory=lambda: resources.path("images"))
+    recipes: Callable[[], Path] = lambda: resources.path("images")
+    """Folder of the recipes; asked only when something is built, since only root may be able to enter it."""
 
     def list(self) -> list[Image]:
         """The current image of every name, sorted by name."""
@@ -63,7 +64,7 @@ class ImageStore:
     def ensure(self, name: str, progress: Progress = silent) -> Image:
         """The current image when the present recipe made it, else a fresh build. Raises as `build` does."""
         image = self.find(name)
-        if image is not None and image.recipe == recipe.load(name, self.recipes).digest:
+        if image is not None and image.recipe == recipe.load(name, self.recipes()).digest:
             return image
         return self.build(name, progress)
 
@@ -73,7 +74,7 @@ class ImageStore:
         Raises `recipe.NO_RECIPE` and the failures of `build.build`. A failed build leaves nothing behind, and
         the image that was current stays so.
         """
-        wanted = recipe.load(name, self.recipes)
+        wanted = recipe.load(name, self.recipes())
         with locked(self.root / "build.lock"), staging(self.root) as work:
             built = build(wanted, work, self.root.parent / "cache" / "debs", progress)
             progress("checking the disk", 0.96)
