@@ -27,8 +27,8 @@ class NodeLink(Protocol):
         """Raw bytes to a TCP port inside the guest, loopback included."""
         ...
 
-    async def dial_path(self, vm: str, path: str) -> Stream:
-        """Raw bytes to a unix socket inside the guest."""
+    async def dial_path(self, vm: str, path: str, user: str = "") -> Stream:
+        """Raw bytes to a unix socket inside the guest, opened with the rights of `user` (root when empty)."""
         ...
 
     async def open_exec(self, vm: str, spec: ExecSpec) -> ExecStream:

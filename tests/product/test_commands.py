@@ -94,6 +94,8 @@ async def test_names_that_are_taken_say_whose() -> None:
         assert (await w.fails(owner, "new --name demo"))[0] == "vm.name_yours"
         assert (await w.fails(other, "new --name demo"))[0] == "vm.name_taken"
         assert (await w.fails(other, "new --name admin"))[0] == "usage.bad_value"
+        assert (await w.fails(owner, "new --name olive"))[0] == "vm.name_is_lobby"
+        assert (await w.fails(owner, "rename demo olive"))[0] == "vm.name_is_lobby"
 
 
 async def test_an_image_that_does_not_exist_leaves_nothing() -> None:

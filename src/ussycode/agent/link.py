@@ -38,9 +38,9 @@ class LocalLink:
         """Raw bytes to a TCP port inside the guest, loopback included."""
         return await streams.dial(self.address(vm), port=port, host=host)
 
-    async def dial_path(self, vm: VmId, path: str) -> Stream:
-        """Raw bytes to a unix socket inside the guest."""
-        return await streams.dial(self.address(vm), path=path)
+    async def dial_path(self, vm: VmId, path: str, user: str = "") -> Stream:
+        """Raw bytes to a unix socket inside the guest, opened with the rights of `user` (root when empty)."""
+        return await streams.dial(self.address(vm), path=path, user=user)
 
     async def open_exec(self, vm: VmId, spec: ExecSpec) -> ExecStream:
         """A command or a login shell in the guest."""

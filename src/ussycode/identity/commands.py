@@ -9,7 +9,7 @@ from ussycode.access.actions import Action
 from ussycode.base.clock import rfc3339
 from ussycode.base.errors import ErrorCode, Kind, printable
 from ussycode.cmdline.render import Style, table
-from ussycode.cmdline.spec import ACCOUNT, command, rest, switch, word
+from ussycode.cmdline.spec import ACCOUNT, command, switch, word
 from ussycode.identity import ops
 from ussycode.identity.keys import MAX_LINE, PublicKey, read_public_key
 from ussycode.identity.model import SshKey
@@ -104,7 +104,9 @@ async def key_list(ctx: Ctx, a: Nothing) -> KeysView:
 class AddKey:
     """Arguments of `ssh-key add`."""
 
-    public_key: tuple[str, ...] = rest(help="the line of a .pub file; read from standard input when omitted")
+    public_key: tuple[str, ...] = word(
+        str, help="the line of a .pub file; read from standard input when omitted", many=True, default=()
+    )
 
 
 @command("ssh-key add", needs=Action.ACCOUNT_CHANGE, on=ACCOUNT, examples=("ssh-key add ssh-ed25519 AAAA... laptop",))

@@ -22,6 +22,9 @@ NAME_TAKEN = ErrorCode(
 NAME_YOURS = ErrorCode(
     "vm.name_yours", Kind.CONFLICT, "you already have a VM named {name}", hint="pick another, or remove it: rm {name}"
 )
+NAME_IS_LOBBY = ErrorCode(
+    "vm.name_is_lobby", Kind.CONFLICT, "{name} is your own name: ssh {name}@ means the lobby", hint="pick another name"
+)
 NO_SUCH_VM = ErrorCode("vm.unknown", Kind.NOT_FOUND, "no VM named {name}", hint="ls shows your VMs")
 NO_SUCH_IMAGE = ErrorCode(
     "image.unknown", Kind.NOT_FOUND, "there is no image named {image}", hint="ready images: {ready}"
@@ -92,6 +95,9 @@ def _free_name(tx: Tx, owner: str, wish: str | None) -> str:
 
 
 def _require_free(tx: Tx, owner: str, name: str) -> None:
+    user = identity.user_by(tx, "id", owner)
+    if user is not None and name in (user.handle, user.login_name):
+        raise NAME_IS_LOBBY(name=name)
     other = store.by_name(tx, name)
     if other is not None:
         raise (NAME_YOURS if other.owner == owner else NAME_TAKEN)(name=name)

@@ -84,7 +84,7 @@ class Forwards:
 
     async def _dial_path(self, path: str) -> tuple[Attach, Stream]:
         where = await self._own()
-        return where, await self.app.link.dial_path(where.vm, path)
+        return where, await self.app.link.dial_path(where.vm, path, where.user)
 
     async def _own(self) -> Attach:
         if isinstance(self.route(), routes.Lobby):
