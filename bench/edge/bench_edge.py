@@ -220,8 +220,8 @@ def measure(contenders: list[Contender], rounds: int, seconds: int, report: Repo
 def main() -> None:
     """Measure, print the table, keep the raw values."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=4)
     options = parser.parse_args()
     report = Report("HTTPS edge")
     cache = Path(os.environ.get("XDG_CACHE_HOME", "/var/tmp")) / "ussycode-bench"
