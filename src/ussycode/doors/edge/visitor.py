@@ -64,8 +64,8 @@ class VisitorConnection(asyncio.BufferedProtocol):
     """One connection from outside. Requests on it are served one after another."""
 
     __slots__ = (
-        "_address", "_began", "_buffer", "_close", "_deaf", "_edge", "_framing", "_head", "_id", "_lingered", "_partial",
-        "_phase", "_pool", "_repeated", "_request", "_sending_paused", "_sent", "_started", "_status", "_transport",
+        "_address", "_began", "_buffer", "_close", "_deaf", "_edge", "_framing", "_head", "_id", "_lingered",
+        "_partial", "_phase", "_pool", "_repeated", "_request", "_sending_paused", "_sent", "_started", "_status", "_transport",
         "_upstream", "_verdict", "deadline",
     )
 
