@@ -181,11 +181,13 @@ def load(options: Mapping[str, str], environ: Mapping[str, str], file: Path | No
     problems += _together(values) if not problems else []
     if problems:
         raise BAD_CONFIG(problems="; ".join(problems))
+    local = values["domain"] == "localhost" or values["domain"].endswith(".localhost")
     if not values["listen"]:
-        loopback = values["domain"] == "localhost" or values["domain"].endswith(".localhost")
-        values["listen"] = ("127.0.0.1", "::1") if loopback else ("0.0.0.0", "::")  # noqa: S104
+        values["listen"] = ("127.0.0.1", "::1") if local else ("0.0.0.0", "::")  # noqa: S104
     if values["registration"] == "auto":
-        values["registration"] = "open" if values["listen"] == ("127.0.0.1", "::1") else "closed"
+        # A public name on loopback stands behind a proxy: that is not only this machine.
+        alone = local and all(ipaddress.ip_address(a).is_loopback for a in values["listen"])
+        values["registration"] = "open" if alone else "closed"
     return Config(**values)
 
 

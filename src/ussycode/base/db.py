@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy as sa
+import structlog
 
 from ussycode.base.clock import Clock, rfc3339
 from ussycode.base.events import Event
 
 T = TypeVar("T")
+_log = structlog.get_logger("ussycode.db")
 READERS = 2
 """Reader threads. Reads are short; more threads would only fight for the interpreter."""
 BUSY_SECONDS = 10
@@ -99,9 +101,12 @@ class Database:
     async def _write(self, fn: Callable[[Tx], T]) -> T:
         loop = asyncio.get_running_loop()
         result, events = await loop.run_in_executor(self._writer, self._run_write, fn)
-        if events:
-            for listener in self._listeners:
+        for listener in self._listeners if events else ():
+            try:
                 await listener(events)
+            except Exception:
+                # The change is committed: whoever asked must hear that, and the other listeners must hear of it.
+                _log.exception("a listener of events failed", listener=repr(listener))
         return result
 
     def _run_read(self, fn: Callable[[Tx], T]) -> T:

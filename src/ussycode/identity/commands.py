@@ -135,7 +135,7 @@ class RemoveKey:
 @command("ssh-key remove", needs=Action.ACCOUNT_CHANGE, on=ACCOUNT, aliases=("ssh-key rm",),
          examples=("ssh-key remove laptop",))
 async def key_remove(ctx: Ctx, a: RemoveKey) -> KeysView:
-    """Forget an SSH key and every token it signed, from the next request on."""
+    """Forget an SSH key; its tokens and your browser sign-ins end with it."""
     gone = await ops.remove_key(ctx.app, ctx.permit, " ".join(a.key))
     return KeysView((gone,), ctx.caller.key, f"removed {gone.name} ({gone.fingerprint})")
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from ussycode.base.errors import printable
 
-TYPES = frozenset({
-    "ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
-    "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com",
-})
-"""Key types that may be registered."""
+TYPES = {
+    "ssh-ed25519": 2, "ssh-rsa": 3, "ecdsa-sha2-nistp256": 3, "ecdsa-sha2-nistp384": 3, "ecdsa-sha2-nistp521": 3,
+    "sk-ssh-ed25519@openssh.com": 3, "sk-ecdsa-sha2-nistp256@openssh.com": 4,
+}
+"""Key types that may be registered, and of how many fields each consists."""
 MAX_LINE = 16 << 10
 """Longest authorised-keys line in characters; an 16,384-bit RSA key is about 2,800."""
 
@@ -42,7 +42,20 @@ def read_public_key(text: str) -> PublicKey:
     size = int.from_bytes(blob[:4], "big")
     if blob[4 : 4 + size] != words[0].encode():
         raise ValueError("the key does not match its type")
+    if _fields(blob) != TYPES[words[0]]:
+        raise ValueError("the key is cut short, or something follows it")
     return PublicKey(f"{words[0]} {words[1]}", fingerprint(blob), printable(words[2], 60) if len(words) > 2 else "")
+
+
+def _fields(blob: bytes) -> int:
+    """How many length-prefixed fields `blob` consists of; -1 when it does not end with one."""
+    count = 0
+    while blob:
+        end = 4 + int.from_bytes(blob[:4], "big")
+        if len(blob) < max(end, 5):
+            return -1
+        count, blob = count + 1, blob[end:]
+    return count
 
 
 def fingerprint(blob: bytes) -> str:

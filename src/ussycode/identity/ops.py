@@ -41,6 +41,8 @@ LINK_SECONDS = 300
 """Life of a sign-in link."""
 HANDOFF_SECONDS = 60
 """Life of the code that carries a sign-in from the base domain to a VM's host."""
+MAX_SESSIONS = 200
+"""Browser sessions of one account over all hosts; past that the oldest ends."""
 SESSION_SECONDS = 30 * 86400
 """Life of a browser session."""
 
@@ -136,8 +138,13 @@ async def free_handle(app: App, wish: str) -> str:
 
 
 async def approve_admins(app: App, keys: Sequence[PublicKey]) -> None:
-    """Let exactly these keys register as admin."""
-    await app.db.write(lambda tx: store.replace_approved(tx, [k.fingerprint for k in keys], Role.ADMIN))
+    """Let exactly these keys register as admin, but for those that an owner has removed since."""
+
+    def approve(tx: Tx) -> None:
+        removed = store.removed_keys(tx)
+        store.replace_approved(tx, [k.fingerprint for k in keys if k.fingerprint not in removed], Role.ADMIN)
+
+    await app.db.write(approve)
 
 
 async def list_keys(app: App, permit: Permit) -> list[SshKey]:
@@ -152,7 +159,9 @@ async def add_key(app: App, permit: Permit, key: PublicKey, name: str) -> SshKey
         mine = store.keys_of(tx, permit.actor)
         if len(mine) >= MAX_KEYS:
             raise TOO_MANY_KEYS(limit=MAX_KEYS)
-        if store.key_by_fingerprint(tx, key.fingerprint) is not None:
+        # An approved key waits for its owner; nobody else may put it on their account.
+        reserved = store.approved_role(tx, key.fingerprint) is not None and permit.caller.role is not Role.ADMIN
+        if reserved or store.key_by_fingerprint(tx, key.fingerprint) is not None:
             raise KEY_TAKEN()
         if any(k.name == name for k in mine):
             raise KEY_NAME_TAKEN(name=name)
@@ -164,7 +173,10 @@ async def add_key(app: App, permit: Permit, key: PublicKey, name: str) -> SshKey
 
 
 async def remove_key(app: App, permit: Permit, which: str) -> SshKey:
-    """Forget a key by name, fingerprint or public key. Raises NO_SUCH_KEY or LAST_KEY."""
+    """Forget a key by name, fingerprint or public key, and end every browser sign-in of the account.
+
+    Whoever stole the key may have signed a browser in with it. Raises NO_SUCH_KEY or LAST_KEY.
+    """
 
     def remove(tx: Tx) -> SshKey:
         mine = store.keys_of(tx, permit.actor)
@@ -172,6 +184,9 @@ async def remove_key(app: App, permit: Permit, which: str) -> SshKey:
         if len(mine) == 1:
             raise LAST_KEY()
         store.delete_key(tx, key.id)
+        store.disapprove(tx, key.fingerprint)
+        for digest in store.delete_sign_ins(tx, permit.actor):
+            tx.emit(Event("session.ended", permit.actor, digest, {}))
         tx.emit(Event("key.removed", permit.actor, permit.actor, {"fingerprint": key.fingerprint, "name": key.name}))
         return key
 
@@ -238,6 +253,8 @@ async def redeem(app: App, code: str, host: str) -> SignIn:
         if found is None or found[1] != host or ended:
             raise LINK_USED(command=app.config.ssh_command() + " browser")
         session = Session(secrets.digest(cookie), found[0], host, found[2], tx.now, tx.now + SESSION_SECONDS)
+        for gone in store.trim_sessions(tx, found[0], MAX_SESSIONS - 1):
+            tx.emit(Event("session.ended", SYSTEM, gone, {}))
         store.insert_session(tx, session)
         tx.emit(Event("session.started", found[0], session.digest, {"host": host}))
         return SignIn(cookie, host, session.expires)

@@ -1,6 +1,7 @@
 """SQL of accounts, keys, links and sessions. Plain functions of a transaction; absent is None."""
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 
 from ussycode.access.facts import Role
 from ussycode.base import ids
-from ussycode.base.db import Tx, metadata
+from ussycode.base.db import Tx, events_table, metadata
 from ussycode.identity.model import Session, SshKey, User
 
 users = sa.Table(
@@ -126,8 +127,20 @@ def replace_approved(tx: Tx, fingerprints: Sequence[str], role: Role) -> None:
         tx.conn.execute(approved_keys.insert(), {"fingerprint": fingerprint, "role": role.value})
 
 
+def disapprove(tx: Tx, fingerprint: str) -> None:
+    """Let a key no longer register by approval."""
+    tx.conn.execute(approved_keys.delete().where(approved_keys.c.fingerprint == fingerprint))
+
+
+def removed_keys(tx: Tx) -> set[str]:
+    """Fingerprints that an owner has removed at some time."""
+    query = sa.select(events_table.c.data).where(events_table.c.kind == "key.removed")
+    return {str(json.loads(data)["fingerprint"]) for (data,) in tx.conn.execute(query)}
+
+
 def insert_link(tx: Tx, digest: str, user: str, host: str, parent: str, expires: float) -> None:
-    """A one-time link that signs `user` in on `host`."""
+    """A one-time link that signs `user` in on `host`; old ones are swept on the way."""
+    tx.conn.execute(sign_in_links.delete().where(sign_in_links.c.expires <= tx.now))
     row = {"digest": digest, "user": user, "host": host, "parent": parent, "expires": expires}
     tx.conn.execute(sign_in_links.insert(), row)
 
@@ -162,6 +175,24 @@ def session(tx: Tx, digest: str) -> Session | None:
 def live_sessions(tx: Tx) -> list[Session]:
     """Every session that has not expired."""
     return [Session(**r._mapping) for r in tx.conn.execute(sa.select(sessions).where(sessions.c.expires > tx.now))]
+
+
+def trim_sessions(tx: Tx, user: str, keep: int) -> list[str]:
+    """Drop expired sessions of everybody and the oldest of `user` beyond `keep`; digests that are gone."""
+    mine = sa.select(sessions.c.digest).where(sessions.c.user == user, sessions.c.expires > tx.now)
+    oldest = mine.order_by(sessions.c.created_at.desc()).offset(keep)
+    gone = [r[0] for r in tx.conn.execute(sa.select(sessions.c.digest).where(sessions.c.expires <= tx.now))]
+    gone += [r[0] for r in tx.conn.execute(oldest)]
+    tx.conn.execute(sessions.delete().where(sessions.c.digest.in_(gone)))
+    return gone
+
+
+def delete_sign_ins(tx: Tx, user: str) -> list[str]:
+    """End every session and link of an account; digests of the sessions."""
+    tx.conn.execute(sign_in_links.delete().where(sign_in_links.c.user == user))
+    gone = [r[0] for r in tx.conn.execute(sa.select(sessions.c.digest).where(sessions.c.user == user))]
+    tx.conn.execute(sessions.delete().where(sessions.c.user == user))
+    return gone
 
 
 def delete_sessions(tx: Tx, digest: str) -> list[str]:

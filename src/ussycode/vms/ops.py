@@ -135,7 +135,12 @@ async def _until_up(app: App, vm: Vm, remove_on_failure: bool = False) -> Vm:
 
 
 async def _give_up(app: App, vm: Vm) -> None:
-    await app.db.write(lambda tx: _forsake(tx, vm, SYSTEM))
+    def give_up(tx: Tx) -> None:
+        now = store.by_id(tx, vm.id)
+        if now is not None and now.power is not Power.ABSENT and now.boot == vm.boot:
+            _forsake(tx, now, SYSTEM)
+
+    await app.db.write(give_up)
     app.nudge()
 
 
@@ -170,6 +175,7 @@ async def restart(app: App, permit: Permit) -> Vm:
     vm = await _current(app, permit)
 
     def wish(tx: Tx) -> None:
+        _of(tx, permit)  # it may have been removed meanwhile
         secret = chance.token_hex(32)
         store.update(tx, vm.id, power=Power.RUNNING.value, boot=store.vms.c.boot + 1, secret=secret)
         tx.emit(Event("vm.restarted", permit.actor, vm.id, {"name": vm.name}))

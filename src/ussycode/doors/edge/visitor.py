@@ -65,8 +65,8 @@ class VisitorConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_address", "_began", "_buffer", "_close", "_deaf", "_edge", "_framing", "_head", "_id", "_lingered",
-        "_partial", "_phase", "_pool", "_repeated", "_request", "_sending_paused", "_sent", "_started", "_status", "_transport",
-        "_upstream", "_verdict", "deadline",
+        "_partial", "_phase", "_pool", "_repeated", "_request", "_sending_paused", "_sent", "_started", "_status",
+        "_transport", "_upstream", "_verdict", "deadline",
     )
 
     _request: Request | None
@@ -487,6 +487,8 @@ class VisitorConnection(asyncio.BufferedProtocol):
         host, method, path = b"", b"", b""
         if request is not None:
             host, method, path = request.hostname, request.method, request.path
+            if path.startswith(b"/login/") and path != b"/login/to":
+                path = b"/login/-"  # the rest signs somebody in
         seconds = time.perf_counter() - self._started
         edge.log.request(edge.clock.now(), self._id, host, method, path, status, reason, user, seconds, self._sent)
 

@@ -111,6 +111,8 @@ class FeedServer:
                 return
             self._seq = change.seq
             told = self._send_all(frame(change), change.seq)
+        if not told:  # the last edge left while the change was gathered
+            return
         _, late = await asyncio.wait(told, timeout=ACK_SECONDS)
         for waiter in late:
             self._drop(told[waiter], "slow")

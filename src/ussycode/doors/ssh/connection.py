@@ -56,7 +56,7 @@ class Connection(asyncssh.SSHServer):
         self.room = Room()
         self.username = ""
         self._address = ""
-        self._entered = self._proven = False
+        self._entered = self._proven = self._counted = False
         self._offered: dict[str, bool] = {}
         self._owners: dict[str, User] = {}
         self._key = PublicKey("", "", "")
@@ -90,7 +90,7 @@ class Connection(asyncssh.SSHServer):
         """It is gone."""
         self.room.free()
         if self._entered:
-            self.house.admission.leave(self._address, self._proven)
+            self.house.admission.leave(self._address, self._proven, self._key.fingerprint if self._counted else "")
             self.house.connections.discard(self)
 
     # Signing in ---------------------------------------------------------------------------------------------------
@@ -135,6 +135,9 @@ class Connection(asyncssh.SSHServer):
         """It signed in."""
         self._proven = True
         self.house.admission.proven(self._address)
+        self._counted = self.house.admission.join(self._key.fingerprint)
+        if not self._counted:
+            self.conn.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, "too many connections with this key")
 
     async def caller(self) -> Caller | None:
         """Who holds the key now; None for a stranger or a removed key."""
@@ -235,7 +238,10 @@ class Connection(asyncssh.SSHServer):
         if isinstance(route, routes.Refuse):
             raise NO_SUCH_VM(name=route.name)
         assert isinstance(route, routes.ToVm), "the lobby resolves by name only"
-        return attached(await run(self.app, Call(caller, ("ssh", route.target), "ssh")), route.name)
+        where = attached(await run(self.app, Call(caller, ("ssh", route.target), "ssh")), route.name)
+        if await self.caller() is None:  # removed while the VM was booting
+            raise NOT_REGISTERED(command=self.app.config.ssh_command())
+        return where
 
     async def _agent_asked(self) -> bool:
         self.agent.wanted = True

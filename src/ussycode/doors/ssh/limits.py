@@ -9,6 +9,8 @@ MAX_CONNECTIONS = 512
 """Open connections altogether."""
 MAX_UNPROVEN = 64
 """Connections of one source address that have not signed in yet."""
+MAX_PER_KEY = 64
+"""Connections signed in with one key; more would let one account keep everyone out."""
 LOGIN_SECONDS = 20
 """From the first byte to a finished sign-in."""
 KEEPALIVE_SECONDS = 30
@@ -66,6 +68,7 @@ class Admission:
 
     open: int = 0
     _unproven: Counter[str] = field(default_factory=Counter)
+    _by_key: Counter[str] = field(default_factory=Counter)
 
     def enter(self, address: str) -> bool:
         """Let a connection in; False when there is no room, and nothing is counted then."""
@@ -81,9 +84,20 @@ class Admission:
         self._unproven[address] -= 1
         self._forget(address)
 
-    def leave(self, address: str, proven: bool) -> None:
-        """It is gone."""
+    def join(self, key: str) -> bool:
+        """Count a connection for the key it signed in with; False when that key has MAX_PER_KEY already."""
+        if self._by_key[key] >= MAX_PER_KEY:
+            return False
+        self._by_key[key] += 1
+        return True
+
+    def leave(self, address: str, proven: bool, key: str = "") -> None:
+        """It is gone. `key` is set when `join` counted it."""
         self.open -= 1
+        if key:
+            self._by_key[key] -= 1
+            if not self._by_key[key]:
+                del self._by_key[key]
         if not proven:
             self.proven(address)
 

@@ -9,7 +9,7 @@ from ussycode.base import names
 EXPLICIT = "vm+"
 """`vm+demo` is the VM or nothing; it never falls back to the lobby."""
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-_TARGET = re.compile(r"[a-z0-9-]{1,63}")
+_TARGET = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 @dataclass(frozen=True)

@@ -191,10 +191,20 @@ class Session(End, asyncssh.SSHServerSession[Any]):
         if not data:
             return None
         line, newline, rest = bytes(data).partition(b"\n")
-        if newline and rest:
+        if not newline and len(line) > MAX_LINE:
+            rest = await self._after_the_line()
+        if rest:
             self._items.appendleft(rest)
             self._held += len(rest)
         return line[: MAX_LINE + 1]
+
+    async def _after_the_line(self) -> bytes:
+        """Drop the rest of a line that is too long, so that no part of it is taken for a command."""
+        while more := await self.read():
+            _, newline, rest = more.partition(b"\n")
+            if newline:
+                return rest
+        return b""
 
     def _send(self, data: bytes, stderr: bool) -> None:
         sent: Any = data.decode(errors="replace") if self.editing else data
