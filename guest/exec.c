@@ -227,7 +227,8 @@ static void turn(const sigset_t *unblocked) {
     if (fds[1].revents)
         feed();
     for (int i = 0; i < 2; i++)
-        if (fds[2 + i].revents)
+        /* The first of the two may have filled the buffer. */
+        if (fds[2 + i].revents && room() > HEAD + 2 * CONTROL_ROOM)
             read_program(i);
 }
 

@@ -251,7 +251,11 @@ def test_a_second_instance_lives_beside_the_first_and_down_leaves_nothing(
     data, home = live_data / f"second-{os.getpid()}", tmp_path_factory.mktemp("second")
     with platform(data, home, live_data, "--default-image", "debian-min") as second:
         assert second.lobby("new", "--name", "demo", seconds=120).status == 0
-        assert second.ssh("demo@localhost", "true").status == 0
+        # What the guest has not written to its disk yet survives only a clean shutdown.
+        assert second.ssh("demo@localhost", "echo unsynced > fresh").status == 0
+        assert "stopped 1 VMs" in second.ussycode("down", seconds=90).out
+        assert second.ussycode("up", "--detach", seconds=60).status == 0
+        until(lambda: second.ssh("demo@localhost", "cat fresh").out == "unsynced\n", 60, "the VM's return")
         slot = json.loads((data / "instance.json").read_text())["slot"]
         pids = list(processes(second).values())
     assert not [p for p in pids if start_time(p)]

@@ -93,6 +93,20 @@ def test_kvm_that_is_asked_for_and_unusable_is_refused_with_its_reason(live_data
         assert "kvm" in place.ussycode("doctor").out
 
 
+def test_given_certificates_are_served_though_only_root_can_read_them(
+    live_data: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=given", "-days", "2",
+                    "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert],
+                   check=True, capture_output=True, timeout=60)
+    key.chmod(0o600)
+    words = ("--runtime", "fake", "--tls-cert", str(cert), "--tls-key", str(key))
+    with platform(live_data / f"tls-{os.getpid()}", tmp_path_factory.mktemp("tls"), live_data, *words) as made:
+        (made.home / "root.pem").write_bytes(cert.read_bytes())
+        assert '"ok"' in made.curl(made.url("localhost", "/healthz")).out
+
+
 def test_bad_settings_are_reported_all_at_once() -> None:
     env = dict(os.environ, USSYCODE_SPEED="fast", USSYCODE_SSH_PORT="none")
     done = subprocess.run([*PROGRAM, "status"], capture_output=True, text=True, timeout=30, env=env, check=False)

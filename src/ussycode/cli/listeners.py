@@ -30,6 +30,10 @@ class Listeners:
     web: socket.socket
     feed: socket.socket
 
+    def all(self) -> list[socket.socket]:
+        """Every one of them."""
+        return [*self.ssh, *(s for one in self.https for s in one), *self.http, self.metrics, self.web, self.feed]
+
 
 def bind(config: Config, instance: Instance) -> Listeners:
     """All sockets, listening. Raises PORT_IN_USE naming the one that is taken."""

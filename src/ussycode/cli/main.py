@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _verb(verbs: argparse._SubParsersAction, name: str, text: str, where: str) -> argparse.ArgumentParser:  # type: ignore[type-arg]
-    made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
     made.add_argument("--config", default="", help="TOML file with settings")
     for setting in SETTINGS:
         made.add_argument(setting.option, dest=setting.name, default=None, metavar="X", help=setting.help)

@@ -3,11 +3,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +29,11 @@ READY_SECONDS = 30.0
 """How long the processes may take from their start to the first answered request."""
 STOP_SECONDS = 10.0
 """How long a process may take to end before it is killed."""
+DESCRIPTORS = 65_536
+"""Open files of one process: each visitor on a WebSocket takes two."""
+BAD_CERTIFICATE = ErrorCode(
+    "up.bad_certificate", Kind.USAGE, "cannot read {file}: {why}", hint="check tls_cert and tls_key"
+)
 LOG_BYTES = 64 << 20
 """A log that grows beyond this is kept once as `.1` and begun anew."""
 NOT_READY = ErrorCode(
@@ -46,6 +54,7 @@ class Supervisor:
 
     async def run(self, when_ready: asyncio.Future[None] | None = None) -> None:
         """Serve until SIGTERM or SIGINT. Raises NOT_READY when the first start fails; ends every process then."""
+        _allow_many_descriptors()
         told = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, told.set)
@@ -79,6 +88,9 @@ class Supervisor:
             self.running[role] = await children.start(spec, settings, fds)
         finally:
             os.close(settings)
+            kept = {s.fileno() for s in self.listeners.all()}
+            for fd in set(fds) - kept:  # copies made for this start only
+                os.close(fd)
         self._note()
 
     def log(self, role: str) -> Path:
@@ -110,7 +122,8 @@ class Supervisor:
         instance, config = self.prepared.instance, self.config
         https = [s.fileno() for s in self.listeners.https[number]]
         http = [s.fileno() for s in self.listeners.http] if number == 0 else []
-        files = [] if config.tls_cert is None else [(str(config.tls_cert), str(config.tls_key))]
+        given_fds = [_in_memory(f) for f in (config.tls_cert, config.tls_key) if f is not None]
+        files = [(f"/proc/self/fd/{given_fds[0]}", f"/proc/self/fd/{given_fds[1]}")] if given_fds else []
         signer = self._authority_of_edge() if not files else ("", "")
         given = EdgeSettings(
             domain=config.domain, https_fds=https, http_fds=http, control_socket=str(instance.run / "web.sock"),
@@ -118,7 +131,7 @@ class Supervisor:
             certificate_files=files, log_path=str(config.data_dir / "edge" / "access.log"),
             public_port=config.https_port, worker=number,
         )
-        return write(given), [*https, *http], instance.edge_uid
+        return write(given), [*https, *http, *given_fds], instance.edge_uid
 
     def _authority_of_edge(self) -> tuple[str, str]:
         made = open_authority(self.config.data_dir / "ca", SystemClock()).intermediate(self.config.domain)
@@ -151,19 +164,25 @@ class Supervisor:
             # A process that lived for a while gets a quick restart; one that dies at once waits longer each time.
             pause = 0.2 if time.monotonic() - started > 30 else min(pause * 2, 10)
             await asyncio.sleep(pause)
-            await self._start(role)
+            try:
+                await self._start(role)
+            except Exception as why:  # the outermost frame of one role: tried again, later each time
+                print(f"{role} could not be started: {why}", file=sys.stderr, flush=True)
 
     async def _rotate(self) -> None:
-        folders = [self.config.data_dir / "log", self.config.data_dir / "edge"]
+        # Only root's own folder: in a folder of another user, names could be made to lead elsewhere. The edge
+        # turns its access log over by itself.
         while True:
             await asyncio.sleep(30)
-            for file in (f for folder in folders for f in folder.glob("*.log")):
-                if file.stat().st_size > LOG_BYTES:
-                    await asyncio.to_thread(_keep_once, file)
+            for file in (self.config.data_dir / "log").glob("*.log"):
+                with suppress(OSError):
+                    if file.stat().st_size > LOG_BYTES:
+                        await asyncio.to_thread(_keep_once, file)
 
     async def _stop_all(self) -> None:
         self.phase = "stopping"
-        self._note()
+        with suppress(OSError):
+            self._note()
         for task in self.watching:
             task.cancel()
         await asyncio.gather(*self.watching, return_exceptions=True)
@@ -192,6 +211,24 @@ class _Document(msgspec.Struct, frozen=True):
     web_fd: int
     feed_fd: int
     metrics_fd: int
+
+
+def _allow_many_descriptors() -> None:
+    """A login session's 1024 would be a limit of visitors; QEMU gets its own, lower one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _in_memory(file: Path) -> int:
+    """The content of a file that only root may read, for a process that is not root."""
+    try:
+        content = file.read_bytes()
+    except OSError as why:
+        raise BAD_CERTIFICATE(file=file, why=why.strerror) from None
+    fd = os.memfd_create("ussycode-tls")
+    os.write(fd, content)
+    return fd
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

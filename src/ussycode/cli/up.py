@@ -23,12 +23,15 @@ def up(config: Config, asked: argparse.Namespace) -> int:
     """Run the platform in the foreground until Ctrl-C, or with --detach in the background."""
     prepare.require_root()
     state.end_orphans(config.data_dir)
-    return _detached(config) if asked.detach else asyncio.run(_foreground(config))
-
-
-async def _foreground(config: Config) -> int:
+    if asked.detach:
+        return _detached(config)
     began = time.monotonic()
+    # Outside the event loop, so that Ctrl-C ends a long build at once.
     prepared = prepare.prepare(config, _say)
+    return asyncio.run(_foreground(config, prepared, began))
+
+
+async def _foreground(config: Config, prepared: prepare.Prepared, began: float) -> int:
     supervisor = Supervisor(config, prepared, bind(config, prepared.instance))
     ready = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(supervisor.run(ready))
@@ -68,8 +71,8 @@ def _detached(config: Config) -> int:
     words = [w for w in sys.argv[1:] if w != "--detach"]
     with open(log, "wb") as out:
         child = subprocess.Popen(
-            [sys.executable, "-m", "ussycode", *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            start_new_session=True, cwd="/",
+            [sys.executable, "-P", "-m", "ussycode", *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            start_new_session=True,
         )
     deadline, shown = time.monotonic() + DETACHED_SECONDS, 0
     while time.monotonic() < deadline:

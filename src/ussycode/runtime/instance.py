@@ -33,6 +33,10 @@ NO_SLOT = ErrorCode(
     "instance.no_slot", Kind.FAILED, "this host already holds {slots} instances of ussycode",
     hint="remove claim files of instances that no longer exist from {run}",
 )
+SLOT_HELD = ErrorCode(
+    "instance.slot_held", Kind.CONFLICT, "{data} belongs to slot {slot} of this host, which {other} holds now",
+    hint="remove {other} or its claim, or start from a copy of the data without instance.json as a new instance",
+)
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,10 @@ def _instance(data: Path, slot: int, pool: str, run_root: Path) -> Instance:
 
 def _choose(data: Path, run_root: Path) -> int:
     saved = _saved(data)
-    if saved is not None and _free_for(data, saved, run_root):
+    if saved is not None:
+        # Uids of disks and keys derive from the slot: moving to another would lock the instance out of its own.
+        if not _free_for(data, saved, run_root):
+            raise SLOT_HELD(slot=saved, data=data, other=(run_root / f"slot-{saved}").read_text())
         return saved
     first = int.from_bytes(hashlib.sha256(os.fsencode(data)).digest()[:4], "big") % SLOTS
     for step in range(SLOTS):

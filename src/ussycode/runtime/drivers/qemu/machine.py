@@ -32,6 +32,8 @@ SHUTDOWN_SECONDS = 10.0
 """Time a guest gets to power off by itself before QEMU is told to quit."""
 GRACE_SECONDS = 8
 """Time until the guest's agent writes all caches and pulls the plug itself; earlier than we would, without writing."""
+CONNECT_LOOK = 0.02
+"""Seconds between two looks for the connection to a VM that was adopted just now."""
 KILL_SECONDS = 5.0
 """Time between `quit` and SIGKILL, and the longest wait after SIGKILL."""
 CONFIGURE_SECONDS = 30.0
@@ -156,11 +158,23 @@ class Machine:
             self._life = None
 
     async def _ask_guest_to_shut_down(self) -> None:
-        if self._channel is None or self._watch is None or self.saved.phase is not Phase.RUNNING:
+        if self.saved.phase is not Phase.RUNNING:
             return
-        with suppress(Failure):
-            await self._channel.shutdown(grace=GRACE_SECONDS)
+        with suppress(Failure, TimeoutError):
+            channel = await self._connected()
+            if channel is None or self._watch is None:
+                return
+            await channel.shutdown(grace=GRACE_SECONDS)
             await self._watch.ended_within(SHUTDOWN_SECONDS)
+
+    async def _connected(self) -> ControlChannel | None:
+        """The control channel once the guest speaks on it: a VM adopted just now is still being connected to."""
+        async with asyncio.timeout(KILL_SECONDS):
+            while self._channel is None and self._life is not None and not self._life.done():  # noqa: ASYNC110
+                await asyncio.sleep(CONNECT_LOOK)
+            if self._channel is not None:
+                await self._channel.ready(KILL_SECONDS)
+        return self._channel
 
     async def _end(self) -> None:
         """Quit, then kill; returns when the life task has ended."""
