@@ -54,6 +54,8 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
     web_fd: int
     feed_fd: int
     metrics_fd: int
+    edge_sockets: str
+    """Folder with a unix socket of each edge that tells its figures."""
 
 
 def home(config: Config) -> Path:
@@ -186,12 +188,13 @@ async def _serve(config: Config, given: ControlSettings) -> None:
     door = SshDoor(app, [load_host_key(home(config) / "ssh_host_ed25519_key")])
     for listener in (_counted(app), app.waiters.heard, tokens.heard, feed.heard, door.heard, _nudged(app)):
         db.listen(listener)
+    edges = Path(given.edge_sockets)
     async with asyncio.TaskGroup() as group:
         running = [
             group.create_task(loop.run(), name="reconciler"),
             group.create_task(feed.serve(_listening(given.feed_fd)), name="feed"),
             group.create_task(serve_web(app, tokens, _listening(given.web_fd)), name="web"),
-            group.create_task(serve_metrics(app, _listening(given.metrics_fd)), name="metrics"),
+            group.create_task(serve_metrics(app, _listening(given.metrics_fd), edges), name="metrics"),
             group.create_task(door.serve([_listening(fd) for fd in given.ssh_fds]), name="ssh"),
         ]
         if config.runtime == "qemu":

@@ -138,7 +138,8 @@ def test_commands_and_steps_are_counted_and_traced(place: Platform, spans: tuple
                  'ussycode_decisions_total{action="vm.create",reason="signed_in",reply="allow"} 1.0',
                  'ussycode_lifecycle_seconds_count{result="ok",step="start"} 1.0',
                  'ussycode_lifecycle_seconds_count{result="ok",step="boot"} 1.0',
-                 'ussycode_events_total{kind="vm.created"} 1.0'):
+                 'ussycode_events_total{kind="vm.created"} 1.0',
+                 'ussycode_edge_requests_total{edge="0",status="200",reason="platform"}'):
         assert line in text, line
     until(lambda: all(any(name in b for b in spans[1]) for name in (b"command new", b"vm start")), 20, "the spans")
 

@@ -112,6 +112,7 @@ class Supervisor:
             "config": self.config.texts(), "accel": self.prepared.accel, "admin_keys": self.prepared.admin_keys,
             "edge_uid": self.prepared.instance.edge_uid, "ssh_fds": ssh, "web_fd": ours.web.fileno(),
             "feed_fd": ours.feed.fileno(), "metrics_fd": ours.metrics.fileno(),
+            "edge_sockets": str(self._edge_sockets()),
         }
         fds = [*ssh, ours.web.fileno(), ours.feed.fileno(), ours.metrics.fileno()]
         return pack(msgspec.convert(given, _Document)), fds, self.prepared.instance.control_uid
@@ -129,9 +130,18 @@ class Supervisor:
             domain=config.domain, https_fds=https, http_fds=http, control_socket=str(instance.run / "web.sock"),
             feed_socket=str(instance.run / "feed.sock"), ca_certificate=signer[0], ca_key=signer[1],
             certificate_files=files, log_path=str(config.data_dir / "edge" / "access.log"),
-            public_port=config.https_port, worker=number,
+            public_port=config.https_port, worker=number, operator_socket=str(self._edge_sockets() / f"{number}.sock"),
         )
         return write(given), [*https, *http, *given_fds], instance.edge_uid
+
+    def _edge_sockets(self) -> Path:
+        """Folder for the edges' own figures; control's group may enter it."""
+        instance = self.prepared.instance
+        folder = instance.run / "edge"
+        folder.mkdir(mode=0o750, exist_ok=True)
+        os.chown(folder, instance.edge_uid, instance.control_uid)
+        folder.chmod(0o2750)
+        return folder
 
     def _authority_of_edge(self) -> tuple[str, str]:
         made = open_authority(self.config.data_dir / "ca", SystemClock()).intermediate(self.config.domain)
@@ -211,6 +221,7 @@ class _Document(msgspec.Struct, frozen=True):
     web_fd: int
     feed_fd: int
     metrics_fd: int
+    edge_sockets: str
 
 
 def _allow_many_descriptors() -> None:

@@ -109,7 +109,7 @@ async def _operator(edge: Edge) -> asyncio.AbstractServer:
     path = Path(edge.settings.operator_socket)
     path.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(OperatorDoor(edge).serve, path)
-    path.chmod(0o600)
+    path.chmod(0o660)  # the folder decides who that is: the supervisor gives it control's group
     return server
 
 

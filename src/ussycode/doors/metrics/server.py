@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 
+from ussycode.doors.metrics.edges import gather
 from ussycode.ports import App
 
 MAX_HEAD = 8192
@@ -12,14 +14,19 @@ HEAD_SECONDS = 10.0
 """Time a client may take for its request."""
 
 
-async def serve_metrics(app: App, listening: socket.socket) -> None:
-    """Answer on a listening socket until cancelled; one request for each connection."""
+async def serve_metrics(app: App, listening: socket.socket, edges: Path) -> None:
+    """Answer on a listening socket until cancelled; one request for each connection.
+
+    `edges` is the folder with the sockets on which edges tell their own figures; they are part of `/metrics`.
+    """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(HEAD_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_response(app, head.split(b"\r\n", 1)[0]))
+                line = head.split(b"\r\n", 1)[0]
+                told = await gather(edges) if b"/metrics" in line else b""
+                writer.write(_response(app, line, told))
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # a client that does not ask properly gets nothing
@@ -31,13 +38,13 @@ async def serve_metrics(app: App, listening: socket.socket) -> None:
         await server.serve_forever()
 
 
-def _response(app: App, line: bytes) -> bytes:
+def _response(app: App, line: bytes, told: bytes) -> bytes:
     method, _, rest = line.partition(b" ")
     path = rest.partition(b" ")[0].partition(b"?")[0]
     if method not in (b"GET", b"HEAD"):
         return _said(b"405 Method Not Allowed", b"only GET\n")
     if path == b"/metrics":
-        return _said(b"200 OK", app.telemetry.metrics(), b"text/plain; version=0.0.4; charset=utf-8", method)
+        return _said(b"200 OK", app.telemetry.metrics() + told, b"text/plain; version=0.0.4; charset=utf-8", method)
     if path == b"/healthz":
         return _said(b"200 OK", b"ok\n", head=method)
     return _said(b"404 Not Found", b"there are /metrics and /healthz\n", head=method)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -12,13 +13,13 @@ from ussycode.doors.metrics.server import serve_metrics
 
 
 @pytest.fixture
-async def port() -> AsyncIterator[tuple[World, int]]:
+async def port(tmp_path: Path) -> AsyncIterator[tuple[World, int]]:
     async with world() as base:
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         listening.setblocking(False)
-        task = asyncio.create_task(serve_metrics(base.app, listening))
+        task = asyncio.create_task(serve_metrics(base.app, listening, tmp_path))
         yield base, listening.getsockname()[1]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
