@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 import structlog
 
 from ussycode import config as settings
@@ -41,21 +40,7 @@ from ussycode.runtime.privileged.client import HelperClient
 from ussycode.runtime.privileged.protocol import Accel
 from ussycode.tokens.verify import TokenVerifier
 from ussycode.vms import ops as vms
-
-
-class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the supervisor tells the control process; sockets are inherited descriptors that already listen."""
-
-    config: dict[str, str]
-    accel: str
-    admin_keys: list[str]
-    edge_uid: int
-    ssh_fds: list[int]
-    web_fd: int
-    feed_fd: int
-    metrics_fd: int
-    edge_sockets: str
-    """Folder with a unix socket of each edge that tells its figures."""
+from ussycode.wire.control import ControlSettings
 
 
 def home(config: Config) -> Path:

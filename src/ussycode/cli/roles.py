@@ -50,8 +50,8 @@ def helper(_config: Config, asked: argparse.Namespace) -> int:
 
 def control(_config: Config, asked: argparse.Namespace) -> int:
     """Be the control process."""
-    from ussycode.app import ControlSettings
     from ussycode.app import control as serve
+    from ussycode.wire.control import ControlSettings
 
     return serve(msgspec.json.decode(os.read(asked.fd, MAX_SETTINGS), type=ControlSettings))
 

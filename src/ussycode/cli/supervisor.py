@@ -14,8 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
 from ussycode.base.clock import SystemClock
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.base.pki import open_authority
@@ -24,6 +22,7 @@ from ussycode.cli.listeners import Listeners
 from ussycode.cli.prepare import Prepared
 from ussycode.cli.roles import HelperSettings, pack
 from ussycode.config import Config
+from ussycode.wire.control import ControlSettings
 
 READY_SECONDS = 30.0
 """How long the processes may take from their start to the first answered request."""
@@ -108,14 +107,13 @@ class Supervisor:
     def _control(self, _number: int) -> tuple[int, list[int], int]:
         ours = self.listeners
         ssh = [s.fileno() for s in ours.ssh]
-        given = {
-            "config": self.config.texts(), "accel": self.prepared.accel, "admin_keys": self.prepared.admin_keys,
-            "edge_uid": self.prepared.instance.edge_uid, "ssh_fds": ssh, "web_fd": ours.web.fileno(),
-            "feed_fd": ours.feed.fileno(), "metrics_fd": ours.metrics.fileno(),
-            "edge_sockets": str(self._edge_sockets()),
-        }
+        given = ControlSettings(
+            config=self.config.texts(), accel=self.prepared.accel, admin_keys=self.prepared.admin_keys,
+            edge_uid=self.prepared.instance.edge_uid, ssh_fds=ssh, web_fd=ours.web.fileno(),
+            feed_fd=ours.feed.fileno(), metrics_fd=ours.metrics.fileno(), edge_sockets=str(self._edge_sockets()),
+        )
         fds = [*ssh, ours.web.fileno(), ours.feed.fileno(), ours.metrics.fileno()]
-        return pack(msgspec.convert(given, _Document)), fds, self.prepared.instance.control_uid
+        return pack(given), fds, self.prepared.instance.control_uid
 
     def _edge(self, number: int) -> tuple[int, list[int], int]:
         from ussycode.doors.edge.settings import EdgeSettings, write
@@ -209,19 +207,6 @@ class Supervisor:
                  "metrics": config.metrics_port}
         me = state.child("supervisor", os.getpid())
         state.write(config.data_dir, state.State(self.phase, me, alive, config.domain, ports))
-
-
-class _Document(msgspec.Struct, frozen=True):
-    # The shape of app.ControlSettings, which is not imported here: the supervisor stays small.
-    config: dict[str, str]
-    accel: str
-    admin_keys: list[str]
-    edge_uid: int
-    ssh_fds: list[int]
-    web_fd: int
-    feed_fd: int
-    metrics_fd: int
-    edge_sockets: str
 
 
 def _allow_many_descriptors() -> None:

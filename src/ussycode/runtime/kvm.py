@@ -28,7 +28,7 @@ CACHED = frozenset({"ok", "hang"})
 
 Outcome = Literal["ok", "hang", "qemu-exited", "no-device", "pvm", "denied"]
 
-TODO: dict[Outcome, str] = {
+REMEDIES: dict[Outcome, str] = {
     "ok": "",
     "hang": "nothing to mend here: virtual machines run under software emulation, which is slower",
     "qemu-exited": "read QEMU's words above; a newer qemu-system-x86 or host kernel usually helps",
@@ -51,7 +51,7 @@ class KvmVerdict:
     @property
     def todo(self) -> str:
         """What the operator can do about it; empty when all is well."""
-        return TODO[self.outcome]
+        return REMEDIES[self.outcome]
 
 
 @dataclass(frozen=True)

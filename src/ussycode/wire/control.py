@@ -1,0 +1,19 @@
+"""What the supervisor tells the control process at its start."""
+from __future__ import annotations
+
+import msgspec
+
+
+class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor tells the control process; sockets are inherited descriptors that already listen."""
+
+    config: dict[str, str]
+    accel: str
+    admin_keys: list[str]
+    edge_uid: int
+    ssh_fds: list[int]
+    web_fd: int
+    feed_fd: int
+    metrics_fd: int
+    edge_sockets: str
+    """Folder with a unix socket of each edge that tells its figures."""
