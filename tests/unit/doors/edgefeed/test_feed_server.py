@@ -118,7 +118,7 @@ async def test_changes_come_numbered_without_gaps(place: Place) -> None:
 
 async def test_what_concerns_no_edge_is_not_sent(place: Place) -> None:
     fed, first = await place.edge()
-    await place.base.does(place.alice, "ssh-key add ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA two")
+    await place.base.does(place.alice, "ssh-key add ssh-ed25519 " + "AAAAC3NzaC1lZDI1NTE5AAAAI" + "G" * 42 + "A two")
     command = asyncio.create_task(place.base.run(place.alice, "new --name demo"))
     told = await fed.next()
     assert told.seq == first.seq + 1 and isinstance(told, Change) and told.put_vms
