@@ -71,6 +71,7 @@ async def test_share_opens_and_closes_the_primary_port() -> None:
         assert (opened["share"], opened["status"], opened["port"]) == ("public", "updated", 8000)
         moved = await w.does(owner, "share port demo 3000")
         assert (moved["port"], moved["share"]) == (3000, "public")
+        assert [v["proxy_port"] for v in (await w.does(owner, "ls -l"))["vms"]] == [3000]
         closed = await w.does(owner, "share set-private demo")
         assert closed["share"] == "private"
         shown = await w.does(owner, "share show demo")

@@ -10,8 +10,8 @@ from ussycode.identity import store as identity
 from ussycode.identity.model import Session, User
 from ussycode.ports import ImageCatalog
 from ussycode.runtime.driver import Power
-from ussycode.sharing import store
 from ussycode.sharing.model import Ports, resolve
+from ussycode.vms import ports as store
 from ussycode.vms import store as vms
 from ussycode.vms.model import Vm
 from ussycode.wire.edge import Change, EdgeSession, EdgeUser, EdgeVm, Snapshot

@@ -7,8 +7,9 @@ from ussycode.access.decide import Permit
 from ussycode.base.db import Tx
 from ussycode.base.events import Event
 from ussycode.ports import App
-from ussycode.sharing import facts, store
+from ussycode.sharing import facts
 from ussycode.sharing.model import Ports
+from ussycode.vms import ports as store
 from ussycode.vms import store as vms
 from ussycode.vms.ops import NO_SUCH_VM
 from ussycode.wire.edge import Change, Snapshot

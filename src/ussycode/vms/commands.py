@@ -89,11 +89,12 @@ class Ls:
 async def ls(ctx: Ctx, a: Ls) -> ListView:
     """List your VMs."""
     found = [v for v in await ops.mine(ctx.app, ctx.permit) if fnmatchcase(v.name, a.pattern)]
-    return ListView(tuple(_row(ctx, v) for v in found), a.long)
+    chosen = await ops.chosen_ports(ctx.app) if a.long else {}
+    return ListView(tuple(_row(ctx, v, chosen.get(v.id)) for v in found), a.long)
 
 
-def _row(ctx: Ctx, v: Vm) -> tuple[Vm, VmPlace, int]:
-    return v, VmPlace.of(ctx.app.config, v.name), ctx.app.images.default_port(v.image)
+def _row(ctx: Ctx, v: Vm, port: int | None) -> tuple[Vm, VmPlace, int]:
+    return v, VmPlace.of(ctx.app.config, v.name), port or ctx.app.images.default_port(v.image)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ussycode.base.events import SYSTEM, Event
 from ussycode.identity import store as identity
 from ussycode.ports import App
 from ussycode.runtime.driver import Phase, Power, Seen, Want
-from ussycode.vms import policy, store
+from ussycode.vms import policy, ports, store
 from ussycode.vms.model import Vm
 
 NAME_TAKEN = ErrorCode(
@@ -205,6 +205,12 @@ async def rename(app: App, permit: Permit, name: str) -> tuple[Vm, str]:
 async def mine(app: App, permit: Permit) -> list[Vm]:
     """The caller's VMs by name."""
     return await app.db.read(lambda tx: store.of_owner(tx, permit.actor))
+
+
+async def chosen_ports(app: App) -> dict[str, int]:
+    """Primary port by VM id, of the VMs whose owner chose one; the others show their image's."""
+    found = await app.db.read(ports.all_ports)
+    return {vm: port for vm, rows in found.items() for port, (primary, _) in rows.items() if primary}
 
 
 async def reachable(app: App, permit: Permit) -> Vm:
