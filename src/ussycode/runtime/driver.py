@@ -14,6 +14,7 @@ class Power(enum.StrEnum):
     """What the owner wants of a VM."""
 
     RUNNING = "running"
+    PAUSED = "paused"
     STOPPED = "stopped"
     ABSENT = "absent"
 
@@ -25,8 +26,47 @@ class Phase(enum.StrEnum):
     PREPARED = "prepared"
     STARTING = "starting"
     RUNNING = "running"
+    PAUSED = "paused"
     STOPPED = "stopped"
     FAILED = "failed"
+
+
+class OriginKind(enum.StrEnum):
+    """What a disk's first content is taken from."""
+
+    IMAGE = "image"
+    VM = "vm"
+    SNAPSHOT = "snapshot"
+    FILE = "file"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the content of a VM's disk comes from; the image when nothing else is said."""
+
+    kind: OriginKind = OriginKind.IMAGE
+    vm: VmId = ""
+    """The VM that is copied, or whose snapshot is taken up."""
+    snapshot: str = ""
+    """Id of the snapshot, for `SNAPSHOT`."""
+    memory: bool = False
+    """For `VM`: fork the running machine with its processes, not the disk alone."""
+    file: str = ""
+    """Name of an uploaded disk below DATA/imports, for `FILE`."""
+
+
+class Egress(enum.StrEnum):
+    """What a guest may reach besides the metadata address and the resolver."""
+
+    ALL = "all"
+    INTEGRATIONS = "integrations"
+
+
+class Isolation(enum.StrEnum):
+    """The wall around a guest: its own kernel, or namespaces of the host's."""
+
+    VM = "vm"
+    CONTAINER = "container"
 
 
 @dataclass(frozen=True)
@@ -49,6 +89,26 @@ class Want:
     """64 hex characters; authenticates streams to the guest agent for the life of this boot."""
     token: str = ""
     """Free for the control plane; carried back unread."""
+    origin: Origin = Origin()
+    disk_turn: int = 1
+    """A greater number asks for a disk made anew from `origin` (restore of a snapshot)."""
+    snapshots: tuple[str, ...] = ()
+    """Ids of snapshots that must exist; one that is missing is taken now."""
+    dropped: tuple[str, ...] = ()
+    """Ids of snapshots that must not exist; a snapshot in neither list is left alone."""
+    egress: Egress = Egress.ALL
+    command: tuple[str, ...] = ()
+    """What an image without an init of its own runs, instead of its ENTRYPOINT and CMD; empty keeps those."""
+    isolation: Isolation = Isolation.VM
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A kept state of a disk. `created` in Unix seconds; `size` in bytes that only this snapshot holds."""
+
+    id: str
+    created: float
+    size: int
 
 
 @dataclass(frozen=True)
@@ -66,6 +126,32 @@ class Seen:
     login_user: str = ""
     default_port: int = 8000
     pid: int = 0
+    disk_turn: int = 0
+    """Turn of the disk that is there; 0 when there is none."""
+    disk_gib: int = 0
+    """Size of the disk that is there, in GiB."""
+    snapshots: tuple[Snapshot, ...] = ()
+    cold: bool = False
+    """The last resume had no memory to go on from and booted instead."""
+    notice: str = ""
+    """A sentence for the owner about something that is not a failure (a disk that fills up)."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a VM uses now. Bytes, seconds of CPU since its start; -1 where it is not known."""
+
+    cpu_seconds: float
+    memory_used: int
+    memory_total: int
+    disk_allocated: int
+    """Bytes on the host that this VM alone holds."""
+    fs_total: int
+    fs_free: int
+    net_rx: int
+    net_tx: int
+    io_read: int
+    io_write: int
 
 
 class Driver(Protocol):
@@ -76,7 +162,10 @@ class Driver(Protocol):
         ...
 
     async def prepare(self, want: Want) -> None:
-        """Make disk and network of the VM. Raises a declared Failure (no image, no space)."""
+        """Make disk and network of the VM. Raises a declared Failure (no image, no space).
+
+        A disk whose turn is behind `want.disk_turn` is replaced by one made from `want.origin`; the VM is then stopped.
+        """
         ...
 
     async def start(self, want: Want) -> None:
@@ -87,10 +176,30 @@ class Driver(Protocol):
         """Shut the guest down cleanly within a bound, then end it. Returns when it no longer runs."""
         ...
 
+    async def pause(self, want: Want) -> None:
+        """Write the guest's memory to disk and free it. Returns when it is PAUSED. Raises a declared Failure."""
+        ...
+
+    async def resume(self, want: Want) -> None:
+        """Go on where `pause` stopped, or boot when that memory is lost (`Seen.cold`). Returns once asked."""
+        ...
+
+    async def grow(self, want: Want) -> None:
+        """Make the disk `want.disk_gib` large, running or not; never smaller."""
+        ...
+
+    async def keep_snapshots(self, want: Want) -> None:
+        """Take the snapshots of `want.snapshots` that are missing, remove those of `want.dropped`."""
+        ...
+
+    async def sample(self, vm: VmId) -> Sample | None:
+        """What the VM uses now; None when it does not run or is unknown."""
+        ...
+
     async def destroy(self, vm: VmId) -> None:
         """Stop without ceremony and remove disk, network and every trace."""
         ...
 
     async def update(self, want: Want) -> None:
-        """Apply what may change while running (authorised keys, hostname after a rename)."""
+        """Apply what may change while running (authorised keys, hostname after a rename, egress)."""
         ...

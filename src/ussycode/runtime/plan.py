@@ -12,8 +12,16 @@ class Step(enum.StrEnum):
     PREPARE = "prepare"
     START = "start"
     STOP = "stop"
+    PAUSE = "pause"
+    RESUME = "resume"
+    GROW = "grow"
+    SNAPSHOTS = "snapshots"
     DESTROY = "destroy"
     UPDATE = "update"
+
+
+_ASLEEP = (Phase.PREPARED, Phase.STOPPED, Phase.FAILED)
+"""Phases in which no machine of the VM holds its disk open."""
 
 
 def plan(want: Want | None, seen: Seen | None) -> list[Step]:
@@ -24,29 +32,48 @@ def plan(want: Want | None, seen: Seen | None) -> list[Step]:
     """
     if want is None:
         return []
-    phase = seen.phase if seen is not None else Phase.ABSENT
+    now = seen if seen is not None else Seen(want.vm, Phase.ABSENT)
     if want.power is Power.ABSENT:
-        return [] if phase is Phase.ABSENT else [Step.DESTROY]
-    if want.power is Power.STOPPED:
-        return _towards_stopped(phase)
-    return _towards_running(want, phase, seen.boot if seen is not None else 0)
+        return [] if now.phase is Phase.ABSENT else [Step.DESTROY]
+    return _disk_steps(want, now) + _power_steps(want, now)
 
 
-def _towards_stopped(phase: Phase) -> list[Step]:
-    if phase is Phase.STOPPED:
-        return []
+def _power_steps(want: Want, now: Seen) -> list[Step]:
+    if want.power is Power.RUNNING:
+        return _towards_running(want, now)
+    stale = now.disk_turn < want.disk_turn
+    if want.power is Power.PAUSED and not stale:
+        return [Step.PAUSE] if now.phase is Phase.RUNNING and now.boot >= want.boot else []
+    return _towards_stopped(now.phase, stale)
+
+
+def _towards_stopped(phase: Phase, stale: bool) -> list[Step]:
     if phase is Phase.ABSENT:
         return [Step.PREPARE, Step.STOP]
-    return [Step.STOP]
+    ending = [] if phase is Phase.STOPPED else [Step.STOP]
+    return ending + ([Step.PREPARE] if stale else [])
 
 
-def _towards_running(want: Want, phase: Phase, boot: int) -> list[Step]:
-    if phase is Phase.ABSENT:
+def _towards_running(want: Want, now: Seen) -> list[Step]:
+    if now.phase is Phase.ABSENT:
         return [Step.PREPARE, Step.START]
-    if phase is Phase.PREPARED:
-        return [Step.START]
-    if boot >= want.boot:
-        return [Step.UPDATE] if phase is Phase.RUNNING else []
-    if phase in (Phase.RUNNING, Phase.STARTING):
+    if now.phase is Phase.PREPARED:
+        return [Step.PREPARE, Step.START] if now.disk_turn < want.disk_turn else [Step.START]
+    if now.boot >= want.boot:
+        return {Phase.RUNNING: [Step.UPDATE], Phase.PAUSED: [Step.RESUME]}.get(now.phase, [])
+    if now.phase in (Phase.RUNNING, Phase.STARTING, Phase.PAUSED):
         return [Step.STOP, Step.PREPARE, Step.START]
     return [Step.PREPARE, Step.START]
+
+
+def _disk_steps(want: Want, now: Seen) -> list[Step]:
+    """What the disk that is there needs; one about to be replaced needs nothing."""
+    if now.phase in (Phase.ABSENT, Phase.STARTING) or now.disk_turn < want.disk_turn:
+        return []
+    kept = {snapshot.id for snapshot in now.snapshots}
+    steps = []
+    if set(want.snapshots) - kept or kept & set(want.dropped):
+        steps.append(Step.SNAPSHOTS)
+    if 0 < now.disk_gib < want.disk_gib and now.phase in (Phase.RUNNING, *_ASLEEP):
+        steps.append(Step.GROW)
+    return steps

@@ -3,6 +3,16 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from ussycode.base.migrations.versions import v0001_accounts_and_vms
+from ussycode.base.migrations.versions import (
+    v0001_accounts_and_vms,
+    v0002_lifecycle,
+    v0003_sharing,
+    v0004_emails,
+    v0005_tokens,
+    v0006_domains,
+    v0007_images,
+)
 
-ORDER: tuple[ModuleType, ...] = (v0001_accounts_and_vms,)
+ORDER: tuple[ModuleType, ...] = (
+    v0001_accounts_and_vms, v0002_lifecycle, v0003_sharing, v0004_emails, v0005_tokens, v0006_domains, v0007_images,
+)

@@ -1,0 +1,8 @@
+"""Custom domains."""
+from __future__ import annotations
+
+revision = "0006"
+
+
+def upgrade() -> None:
+    """Nothing yet."""
