@@ -12,7 +12,7 @@ struct state state = {.root = "", .login_user = "root"};
 /* Shared with the children: a child clears `stranger` once its client has shown the secret. */
 struct slot { pid_t pid; atomic_bool stranger; };
 static struct slot *slots;
-static int mine, listener = -1;
+static int mine, listener = -1, hosts = -1;
 
 static void wake(int sig) { (void)sig; }
 
@@ -41,6 +41,19 @@ int agent_listen(const char *device, const char *address, int port) {
 int agent_port(void) {
     struct sockaddr_in at;
     return listener < 0 || getsockname(listener, (void *)&at, &(socklen_t){sizeof at}) ? 0 : ntohs(at.sin_port);
+}
+
+/* A container has no serial port: its host connects to this socket, one connection after the other. */
+void agent_hosts(int listening) { hosts = listening; }
+
+/* The connection of the host that came last; the one before it is dead or wedged. */
+static int welcome_host(int before) {
+    int control = accept4(hosts, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (control < 0)
+        return before;
+    close(before);
+    control_begin(control, -1);
+    return control;
 }
 
 static int free_slot(void) {
@@ -83,6 +96,7 @@ static void accept_one(int control, const sigset_t *unblocked) {
         mine = slot;
         close(listener);
         close(control);
+        close(hosts);
         signal(SIGCHLD, SIG_DFL);
         signal(SIGIO, SIG_DFL);
         sigprocmask(SIG_SETMASK, unblocked, NULL);
@@ -118,11 +132,13 @@ void agent_run(int control, int listening, int configured) {
     control_begin(control, configured);
     for (bool host_there = control >= 0;;) {
         /* a port whose host went away is readable for ever: look again at its signal, or after a while */
-        struct pollfd fds[] = {{host_there ? control : -1, POLLIN, 0}, {listener, POLLIN, 0}};
+        struct pollfd fds[] = {{host_there ? control : -1, POLLIN, 0}, {listener, POLLIN, 0}, {hosts, POLLIN, 0}};
         struct timespec look = {0, 250 * 1000000};
-        ppoll(fds, 2, host_there || control < 0 ? NULL : &look, &unblocked);
+        ppoll(fds, 3, host_there || control < 0 || hosts >= 0 ? NULL : &look, &unblocked);
         reap();
-        if (control >= 0 && (!host_there || fds[0].revents))
+        if (fds[2].revents)
+            control = welcome_host(control), host_there = control >= 0;
+        else if (control >= 0 && (hosts < 0 || host_there) && (!host_there || fds[0].revents))
             host_there = control_input();
         if (!host_there && state.on_host)
             return;

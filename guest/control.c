@@ -13,7 +13,8 @@ static size_t filled;
 static char buffer[HEAD + MAX_FRAME + 4096];
 
 void control_begin(int fd, int configured) {
-    port = fd, tell_configured = configured;
+    port = fd, synced = false, filled = 0;
+    tell_configured = configured >= 0 ? configured : tell_configured;
 }
 
 /* A host that takes nothing for two seconds loses the frame, and is out of step until its next sync. */
@@ -67,7 +68,7 @@ static void pull_the_plug_later(unsigned seconds) {
     if (fork())
         return;
     sleep(seconds);
-    sync();
+    sync_disks();
     reboot(RB_POWER_OFF);
     _exit(1);
 }
@@ -93,7 +94,7 @@ static const char *perform(const char *verb, struct pairs p, struct out *o, char
     else if (!strcmp(verb, "ports"))
         report_ports(o);
     else if (!strcmp(verb, "sync"))
-        sync();
+        sync_disks();
     else if (strcmp(verb, "ping") && (strcmp(verb, "shutdown") || grace < 1))
         return "bad_request";
     return NULL;

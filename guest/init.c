@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+enum { HOSTS_FD = 3 }; /* of a container: the listening socket that its runtime leaves open */
 enum { DISK_MS = 5000, PORT_MS = 10000, CONFIGURE_MS = 30000, TERM_MS = 2000 };
 static char cmdline[4096];
 
@@ -96,12 +97,21 @@ static int try_port(void) {
     return fd;
 }
 
+static void serve_host_of_container(int configured) {
+    fcntl(HOSTS_FD, F_SETFL, O_NONBLOCK);
+    agent_hosts(HOSTS_FD);
+    prctl(PR_SET_DUMPABLE, 0); /* root of the container may not take over the descriptors that lead to the host */
+    agent_run(-1, -1, configured);
+}
+
 static void be_agent(char **argv, int configured) {
     int port;
     setsid();
     strcpy(argv[0], "@ussy"); /* "/init" had as much room; with an @, systemd's last round of kills spares it */
     prctl(PR_SET_NAME, "ussy-agent");
     write_text("/proc/self/oom_score_adj", "-900");
+    if (state.container)
+        serve_host_of_container(configured);
     for (int waited = 0; (port = try_port()) < 0 && waited < PORT_MS; waited++)
         pause_ms(1);
     if (port < 0)
@@ -136,6 +146,16 @@ bool is_tiny_init(void) {
            one.st_ino == own.st_ino;
 }
 
+/* A container's sync would write everybody's disks. */
+void sync_disks(void) {
+    int root = state.container ? open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (root < 0)
+        sync();
+    else
+        syncfs(root);
+    close(root);
+}
+
 static void power_off(void) {
     kill(-1, SIGTERM);
     for (int64_t until = now_ms(CLOCK_MONOTONIC) + TERM_MS; now_ms(CLOCK_MONOTONIC) < until;) {
@@ -148,9 +168,10 @@ static void power_off(void) {
     kill(-1, SIGKILL);
     while (waitpid(-1, NULL, 0) > 0)
         ;
-    sync();
-    mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
-    sync();
+    sync_disks();
+    if (!state.container)
+        mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
+    sync_disks();
     reboot(RB_POWER_OFF);
 }
 
@@ -161,12 +182,23 @@ static void be_tiny_init(void) {
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
         sigaddset(&watched, signals[i]);
     sigprocmask(SIG_BLOCK, &watched, NULL);
-    net_up("lo");
-    mount_at("cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, "");
+    if (!state.container)
+        net_up("lo");
+    if (!state.container)
+        mount_at("cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, "");
     for (int sig = SIGCHLD; sig == SIGCHLD; sig = sigwaitinfo(&watched, NULL))
         while (waitpid(-1, NULL, WNOHANG) > 0)
             ;
     power_off();
+}
+
+static void __attribute__((noreturn)) become(const char *init) {
+    if (strcmp(init, "tiny")) {
+        execl(init, init, NULL);
+        kernel_log("ussy: cannot run %s: %s\n", init, strerror(errno));
+    }
+    be_tiny_init();
+    _exit(1);
 }
 
 void init_main(char **argv) {
@@ -181,11 +213,23 @@ void init_main(char **argv) {
     enter_disk();
     mount_the_rest();
     start_agent(argv);
-    const char *init = argument("ussy.init", "/sbin/init");
-    if (strcmp(init, "tiny")) {
-        execl(init, init, NULL);
-        kernel_log("ussy: cannot run %s: %s\n", init, strerror(errno));
-    }
-    be_tiny_init();
-    _exit(1);
+    become(argument("ussy.init", "/sbin/init"));
+}
+
+/* The descriptors that lead to the host's log and control stay with the agent alone. */
+static void let_go_of_host(void) {
+    int null = open("/dev/null", O_RDWR);
+    for (int fd = 0; fd < HOSTS_FD; fd++)
+        dup2(null, fd);
+    close(null);
+    close(HOSTS_FD);
+}
+
+/* PID 1 of a container: its runtime made the mounts, the interface and the host's name. */
+void container_main(char **argv) {
+    state.container = true;
+    fcntl(HOSTS_FD, F_SETFD, FD_CLOEXEC);
+    start_agent(argv);
+    let_go_of_host();
+    become(argv[2]);
 }

@@ -1,4 +1,4 @@
-/* Where the program begins: as PID 1 of an initrd, or as an agent on the host, for tests and nothing else. */
+/* Where the program begins: as PID 1 of an initrd or of a container, or as an agent on the host, for tests only. */
 #include "ussy.h"
 
 /* ussy-init --serve ROOT CONTROL_FD: an agent on 127.0.0.1 that writes only below ROOT and spares the kernel. */
@@ -15,6 +15,8 @@ static int serve(const char *root, int control) {
 }
 
 int main(int argc, char **argv) {
+    if (getpid() == 1 && argc == 3 && !strcmp(argv[1], "--container"))
+        container_main(argv);
     if (getpid() == 1)
         init_main(argv);
     if (argc == 4 && !strcmp(argv[1], "--serve"))

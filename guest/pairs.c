@@ -119,7 +119,7 @@ void kernel_log(const char *format, ...) {
     va_start(args, format);
     int n = vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    int fd = state.on_host ? dup(2) : open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+    int fd = state.on_host || state.container ? dup(2) : open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return;
     write_whole(fd, line, n < (int)sizeof line ? (size_t)n : sizeof line - 1);

@@ -58,6 +58,7 @@ void kernel_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 struct state {
     bool configured;
     bool on_host;              /* the tests' mode: no effect outside `root`, none on the kernel */
+    bool container;            /* clock, randomness, network and disk belong to the host */
     const char *root;          /* prefix of every file that configure writes */
     char secret[SECRET_LEN + 1];
     char login_user[64];
@@ -67,6 +68,7 @@ struct state {
 };
 extern struct state state;
 void agent_run(int control, int listener, int configured);
+void agent_hosts(int listening);
 int agent_listen(const char *device, const char *address, int port);
 int agent_port(void);
 void agent_authenticated(void);
@@ -88,6 +90,8 @@ void report_ports(struct out *o);
 /* init.c */
 bool is_tiny_init(void);
 void init_main(char **argv) __attribute__((noreturn));
+void container_main(char **argv) __attribute__((noreturn));
+void sync_disks(void);
 
 /* stream.c: one process per connection, it never returns */
 void stream_serve(int conn) __attribute__((noreturn));
