@@ -81,7 +81,7 @@ async def run(app: App, call: Call) -> Outcome:
 async def _run(app: App, call: Call, parsed: Parsed) -> Outcome:
     command = parsed.command
     if parsed.help:
-        return Outcome(view=pages.HelpPage(command.name, (command,), False), json=parsed.json, command=command.name)
+        return Outcome(view=pages.of_command(command), json=parsed.json, command=command.name)
     named = _named(command, parsed.args)
     found = await app.db.read(lambda tx: _facts(tx, app, named)) if named else {}
     permits = _permits(app, call.caller, command, named, found)

@@ -11,19 +11,27 @@ from ussycode.cmdline.spec import Command, Param
 from ussycode.cmdline.tree import Tree
 
 
+WIDTH = 80
+"""Columns that every help page fits into."""
+
+
 @dataclass(frozen=True)
 class HelpPage:
     """Help for a whole tree, a group or one command."""
 
-    title: str
-    commands: tuple[Command, ...]
+    sections: tuple[tuple[str, tuple[Command, ...]], ...]
     whole: bool
+
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        """Every command of the page."""
+        return tuple(c for _, commands in self.sections for c in commands)
 
     def text(self, style: Style) -> str:
         """A page for a person."""
         if len(self.commands) == 1 and not self.whole:
             return one(self.commands[0], style)
-        return several(self.title, self.commands, style)
+        return several(self.sections, style)
 
     def document(self) -> object:
         """Flags and examples for a machine."""
@@ -33,29 +41,43 @@ class HelpPage:
 def page(tree: Tree, words: Sequence[str]) -> HelpPage:
     """The page for `words`: nothing means all. Raises UNKNOWN for a topic that does not exist."""
     if not words or tuple(words) == ("all",):
-        return HelpPage("commands", tree.commands, True)
+        return HelpPage(tree.sections, True)
     named = tree.named(" ".join(words))
     if named is not None:
-        return HelpPage(named.name, (named,), False)
+        return of_command(named)
     group = tree.under(words)
     if not group:
         raise tree.unknown(words)
-    return HelpPage(" ".join(words), group, True)
+    return HelpPage(((" ".join(words), group),), True)
 
 
-def several(title: str, commands: Sequence[Command], style: Style) -> str:
-    """A list of commands with their summaries."""
-    width = max(len(c.name) for c in commands)
-    lines = [f"  {style.paint(c.name.ljust(width), 'cyan')}  {c.summary}" for c in commands]
-    tail = "help COMMAND explains one; every command takes --json and --help"
-    return "\n".join([style.paint(title.upper(), "bold"), *lines, "", tail])
+def of_command(command: Command) -> HelpPage:
+    """The full page of one command."""
+    return HelpPage(((command.name, (command,)),), False)
+
+
+def several(sections: Sequence[tuple[str, Sequence[Command]]], style: Style) -> str:
+    """Commands with their summaries, by heading."""
+    width = max(len(c.name) for _, commands in sections for c in commands)
+    lines: list[str] = []
+    for title, commands in sections:
+        lines += [style.paint(title.upper(), "bold"), *(_entry(c, width, style) for c in commands), ""]
+    return "\n".join([*lines, "help COMMAND explains one; every command takes --json and --help"])
+
+
+def _entry(command: Command, width: int, style: Style) -> str:
+    rows = textwrap.wrap(command.summary, WIDTH - width - 4) or [""]
+    return "\n".join((
+        f"  {style.paint(command.name.ljust(width), 'cyan')}  {rows[0]}", *(" " * (width + 4) + row for row in rows[1:]),
+    ))
 
 
 def one(command: Command, style: Style) -> str:
     """The full page of one command."""
-    parts = [f"{style.paint(command.name, 'bold')}: {command.summary}", "", f"usage: {usage(command)} [--json]"]
+    parts = [*_wrapped(f"{command.name}: {command.summary}"), "", *_wrapped(f"usage: {usage(command)} [--json]", 9)]
+    parts[0] = parts[0].replace(command.name, style.paint(command.name, "bold"), 1)
     if command.details:
-        parts += ["", *textwrap.wrap(" ".join(command.details.split()), 78)]
+        parts += ["", *_wrapped(command.details)]
     if command.params:
         parts += ["", *(_line(p) for p in command.params)]
     if command.aliases:
@@ -78,8 +100,14 @@ def describe(command: Command) -> dict[str, object]:
     }
 
 
+def _wrapped(text: str, indent: int = 0) -> list[str]:
+    return textwrap.wrap(" ".join(text.split()), WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
+
+
 def _line(param: Param) -> str:
     name = param.flag if param.kind in ("flag", "switch") else param.name.upper().replace("_", "-")
     short = f", -{param.short}" if param.short else ""
     again = " (may repeat)" if param.many and param.kind == "flag" else ""
-    return f"  {(name + short).ljust(16)} {param.help}{again}"
+    head = f"  {(name + short).ljust(16)} "
+    return "\n".join(textwrap.wrap(head + param.help + again, WIDTH, subsequent_indent=" " * 19,
+                                   drop_whitespace=True, replace_whitespace=False, break_on_hyphens=False))

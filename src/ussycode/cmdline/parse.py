@@ -67,6 +67,10 @@ def _shape(param: Param) -> str:
     return shape if param.required else f"[{shape}]"
 
 
+_ASKS = ("--json", "--help", "-h")
+"""Understood in front of the first word even where all words are taken as they are."""
+
+
 def _read(reading: _Reading, words: list[str]) -> None:
     verbatim = any(p.kind == "rest" for p in reading.command.params)
     positional = sum(p.kind == "word" for p in reading.command.params)
@@ -75,7 +79,7 @@ def _read(reading: _Reading, words: list[str]) -> None:
         if word == "--":
             reading.words += words
             return
-        if verbatim and len(reading.words) >= positional:
+        if verbatim and len(reading.words) >= positional and not (positional == 0 and word in _ASKS):
             reading.words += [word, *words]
             return
         if word.startswith("-") and len(word) > 1:

@@ -18,11 +18,14 @@ class Tree:
     """All commands by path. Aliases are other spellings of a full path."""
 
     commands: tuple[Command, ...]
+    sections: tuple[tuple[str, tuple[Command, ...]], ...] = ()
+    """The same commands under headings, for the page of all help."""
 
     @classmethod
-    def of(cls, commands: Iterable[Command]) -> Tree:
-        """A tree in the order given; raises ValueError when two commands share a spelling."""
-        tree = cls(tuple(commands))
+    def of(cls, *sections: tuple[str, Iterable[Command]]) -> Tree:
+        """A tree in the order given, by heading; raises ValueError when two commands share a spelling."""
+        kept = tuple((title, tuple(commands)) for title, commands in sections)
+        tree = cls(tuple(c for _, commands in kept for c in commands), kept)
         spellings = [s for c in tree.commands for s in (c.name, *c.aliases)]
         if doubled := {s for s in spellings if spellings.count(s) > 1}:
             raise ValueError(f"two commands are called {sorted(doubled)}")

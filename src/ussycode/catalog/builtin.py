@@ -1,30 +1,34 @@
-"""The one explicit command tree."""
+"""Commands of the lobby itself: help and the way out."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ussycode.access.actions import Action
 from ussycode.cmdline import help as pages
 from ussycode.cmdline.render import Style
-from ussycode.cmdline.spec import NOTHING, command, word
+from ussycode.cmdline.spec import NOTHING, Command, command, word
 from ussycode.cmdline.tree import Tree
-from ussycode.identity import commands as identity
 from ussycode.ports import Ctx
-from ussycode.sharing import commands as sharing
-from ussycode.vms import commands as vms
 
 
 @dataclass(frozen=True)
 class Help:
     """Arguments of `help`."""
 
-    topic: tuple[str, ...] = word(str, help="a command or a group of them", many=True, default=())
+    topic: tuple[str, ...] = word(str, help="a command or a group of them", many=True, default=(), complete="command")
 
 
-@command("help", needs=Action.NOTHING, on=NOTHING, reads_only=True, aliases=("?",), examples=("help", "help share"))
-async def help_command(ctx: Ctx, a: Help) -> pages.HelpPage:
-    """Explain all commands or one."""
-    return pages.page(TREE, a.topic)
+def help_of(tree: Callable[[], Tree]) -> Command:
+    """The `help` command of the tree it is itself part of, which is complete only later."""
+
+    @command("help", needs=Action.NOTHING, on=NOTHING, reads_only=True, aliases=("?",),
+             examples=("help", "help share", "help new"))
+    async def help_command(ctx: Ctx, a: Help) -> pages.HelpPage:
+        """Explain all commands, a group of them, or one."""
+        return pages.page(tree(), a.topic)
+
+    return help_command
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,3 @@ class Goodbye:
 async def exit_command(ctx: Ctx, a: Exit) -> Goodbye:
     """Leave the lobby."""
     return Goodbye()
-
-
-COMMANDS = (help_command, *vms.ALL, *sharing.ALL, *identity.ALL, exit_command)
-TREE = Tree.of(COMMANDS)

@@ -1,0 +1,18 @@
+"""The one explicit command tree."""
+from __future__ import annotations
+
+from ussycode.catalog import declined
+from ussycode.catalog.builtin import exit_command, help_of
+from ussycode.cmdline.tree import Tree
+from ussycode.identity import commands as identity
+from ussycode.sharing import commands as sharing
+from ussycode.vms import commands as vms
+
+TREE = Tree.of(
+    ("VMs", vms.ALL),
+    ("Sharing", sharing.ALL),
+    ("You", identity.ALL),
+    ("This lobby", (help_of(lambda: TREE), exit_command)),
+    ("Elsewhere", declined.ALL),
+)
+COMMANDS = TREE.commands
