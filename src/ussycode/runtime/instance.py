@@ -21,10 +21,16 @@ UID_FIRST = 1_900_000_000
 UIDS_PER_SLOT = 65_536
 FIRST_NUMBER, LAST_NUMBER = 2, 16_000
 """VM numbers; 0 and 1 of the uid range belong to control and edge."""
+CONTAINER_UID_FIRST = 1 << 31
+CONTAINER_UIDS_PER_SLOT = 1 << 25
+LAST_CONTAINER = 510
+"""Highest number of a VM that may be a container: each has 65536 uids of its own, above those of any other use."""
 GATEWAY = "169.254.1.1"
 """Address of the host's end of every tap; also the guests' resolver."""
 METADATA_ADDRESS = "169.254.169.254"
 """What guests ask for metadata; never an address of the host."""
+GATEWAY6 = "fe80::1"
+"""The same for IPv6; link-local, so it exists once per tap."""
 HOST_MAC = "02:00:00:00:00:01"
 _PORT_FIRST = 20_000
 _PORTS_PER_SLOT = 8
@@ -66,6 +72,15 @@ class Instance:
         """IPv4 address of VM `number`."""
         return str(self.pool.network_address + _checked(number))
 
+    @property
+    def pool6(self) -> ipaddress.IPv6Network:
+        """Addresses of the guests inside this host; the internet sees the host's own."""
+        return ipaddress.IPv6Network(f"fd75:7379:636f:{self.slot:x}::/64")
+
+    def address6(self, number: int) -> str:
+        """IPv6 address of VM `number`, when the host gives its guests IPv6."""
+        return str(self.pool6.network_address + _checked(number))
+
     def mac(self, number: int) -> str:
         """MAC of the guest's eth0: locally administered, unique within the host."""
         return f"02:75:{self.slot:02x}:00:{_checked(number) >> 8:02x}:{number & 255:02x}"
@@ -88,6 +103,12 @@ class Instance:
     def uid(self, number: int) -> int:
         """Uid and gid under which VM `number` runs and which owns its disk."""
         return self.uid_base + _checked(number)
+
+    def container_uids(self, number: int) -> int:
+        """First of the 65536 uids and gids that belong to container `number` alone, 2..LAST_CONTAINER."""
+        if _checked(number) > LAST_CONTAINER:
+            raise ValueError(f"container number {number} is above {LAST_CONTAINER}")
+        return CONTAINER_UID_FIRST + self.slot * CONTAINER_UIDS_PER_SLOT + number * UIDS_PER_SLOT
 
     @property
     def metadata_port(self) -> int:
@@ -116,6 +137,10 @@ class Instance:
     def vm_data(self, vm: str) -> Path:
         """Folder with disk, console log and state of one VM."""
         return self.data / "vms" / vm
+
+    def container(self, vm: str) -> Path:
+        """Root-owned folder with the disk of one container and its snapshots."""
+        return self.data / "containers" / "vms" / vm
 
     def give_to_control(self, path: Path) -> None:
         """Make control own `path`; does something only where control itself runs as root, as in tests."""

@@ -66,6 +66,8 @@ class BootFiles:
     initrd: Path
     version: str
     digest: str
+    guest: Path = Path("/nonexistent/ussy-init")
+    """The static guest program by itself, for containers."""
 
 
 def silent(stage: str, done: float) -> None:
@@ -93,7 +95,7 @@ def boot_files(cache: Path, progress: Progress = silent) -> BootFiles:
                 (folder / "initrd").chmod(0o644)
                 publish(folder, final)
     progress("kernel and initrd are ready", 1.0)
-    return BootFiles(kernel.vmlinux, final / "initrd", kernel.version, digest)
+    return BootFiles(kernel.vmlinux, final / "initrd", kernel.version, digest, init)
 
 
 def fetch_kernel(cache: Path, progress: Progress = silent, *, update: bool = False) -> Kernel:

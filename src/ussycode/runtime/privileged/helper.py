@@ -16,6 +16,7 @@ from ussycode.runtime.privileged import processes, vm_files
 from ussycode.runtime.privileged.birth import Life, give_birth
 from ussycode.runtime.privileged.cgroups import Cgroups, Limits
 from ussycode.runtime.privileged.command_line import Descriptors, Machine, command_line
+from ussycode.runtime.privileged.containers import Child, Containers
 from ussycode.runtime.privileged.processes import Record
 from ussycode.runtime.privileged.protocol import (
     Accel,
@@ -52,7 +53,13 @@ class Helper:
     boot: BootFiles
     tsc_khz: int
     cgroups: Cgroups
-    children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    children: dict[str, Child] = field(default_factory=dict)
+    with_containers: bool = False
+
+    @property
+    def containers(self) -> Containers:
+        """Root's side of containers."""
+        return Containers(self.instance, self.cgroups, self.boot.guest, self.with_containers, self.children)
 
     def do(self, request: Request) -> Reply:
         """Carry out one request. What the host refuses comes back as a sentence, never as an exception."""
@@ -96,6 +103,8 @@ class Helper:
                 return Used(*self.cgroups.used(number))
             case Facts():
                 return self._facts()
+            case _:
+                return self.containers.do(request)
 
     def _net_up(self) -> Reply:
         forwarding.switch_on(self.instance.run)
@@ -110,6 +119,7 @@ class Helper:
         taps.release_pool(self.instance)
         forwarding.switch_back(self.instance.run, still_needed=bool(taps.tables()))
         self.cgroups.clear()
+        self.containers.clear()
         return Done()
 
     def _spawn(self, wanted: Spawn) -> Reply:
@@ -175,6 +185,7 @@ class Helper:
         if self.instance.table in taps.tables():
             taps.load_rules(rules.expel(self.instance, number))
         taps.cut_streams(self.instance.address(number))
+        self.containers.clean(vm)
         self.cgroups.leave(number)
         vm_files.remove_run(self.instance, vm)
         return Done()

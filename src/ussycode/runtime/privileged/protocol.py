@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from ussycode.base.errors import ErrorCode, Kind
-from ussycode.runtime.instance import FIRST_NUMBER, LAST_NUMBER
+from ussycode.runtime.instance import FIRST_NUMBER, LAST_CONTAINER, LAST_NUMBER
 
 MAX_FRAME = 16 * 1024
 """Bytes of one message, either way."""
@@ -97,7 +97,90 @@ class Facts(Verb, frozen=True):
     """What the helper found on this host, and firewalls in the way."""
 
 
-Request = NetUp | NetDown | DiskOwn | Spawn | Kill | Look | RemoveTraces | Usage | Facts
+ContainerNumber = Annotated[int, msgspec.Meta(ge=FIRST_NUMBER, le=LAST_CONTAINER)]
+ImageFolder = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,100}\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{12,128}\Z")]
+Hostname = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
+DiskGib = Annotated[int, msgspec.Meta(ge=1, le=1024)]
+SnapshotId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{1,60}\Z")]
+
+
+class ContainerMake(Verb, frozen=True):
+    """Make a container's disk when it is missing: empty above the image, or the content of another container's."""
+
+    vm: VmName
+    image: ImageFolder
+    digest: Digest
+    disk_gib: DiskGib
+    source: VmName | None = None
+    """The container whose disk, or whose snapshot, is copied."""
+    source_number: ContainerNumber | None = None
+    """Its number, when it may be running: it is held still meanwhile."""
+    snapshot: SnapshotId | None = None
+
+
+class ContainerRun(Verb, frozen=True):
+    """Start a container whose disk is ready; answers with the running process when there is one."""
+
+    vm: VmName
+    number: ContainerNumber
+    vcpus: Vcpus
+    memory_mib: MemoryMib
+    init: GuestInit
+    hostname: Hostname
+
+
+class ContainerRename(Verb, frozen=True):
+    """Give a running container another host name."""
+
+    vm: VmName
+    number: ContainerNumber
+    hostname: Hostname
+
+
+class ContainerGrow(Verb, frozen=True):
+    """Make a container's disk larger, running or not."""
+
+    vm: VmName
+    number: ContainerNumber
+    disk_gib: DiskGib
+
+
+class ContainerKeep(Verb, frozen=True):
+    """Take a snapshot of a container's disk when it is missing; a running one is held still meanwhile."""
+
+    vm: VmName
+    number: ContainerNumber
+    snapshot: SnapshotId
+
+
+class ContainerDrop(Verb, frozen=True):
+    """Remove a snapshot. Idempotent."""
+
+    vm: VmName
+    snapshot: SnapshotId
+
+
+class ContainerForget(Verb, frozen=True):
+    """Remove the disk and all snapshots of a container that no longer runs. Idempotent."""
+
+    vm: VmName
+    number: ContainerNumber
+    snapshots: bool = True
+    """False keeps the snapshots: the disk is about to be made anew."""
+
+
+class ContainerDisk(Verb, frozen=True):
+    """What is there of a container's disk."""
+
+    vm: VmName
+
+
+ContainerVerb = (
+    ContainerMake | ContainerRun | ContainerRename | ContainerGrow | ContainerKeep | ContainerDrop | ContainerForget
+    | ContainerDisk
+)
+Request = ContainerVerb | NetUp | NetDown | DiskOwn | Spawn | Kill | Look | RemoveTraces | Usage | Facts
 
 
 class Answer(msgspec.Struct, tag=True, frozen=True):
@@ -142,7 +225,23 @@ class HostFacts(Answer, frozen=True):
     notes: tuple[str, ...]
 
 
-Reply = Done | Refused | Process | Used | HostFacts
+class Kept(Answer, frozen=True):
+    """A snapshot of a container's disk. `created` in Unix seconds, `size` in allocated bytes."""
+
+    id: str
+    created: float
+    size: int
+
+
+class Disk(Answer, frozen=True):
+    """A container's disk. Bytes; `size` is -1 when there is none, `allocated` counts its snapshots too."""
+
+    size: int
+    allocated: int
+    snapshots: tuple[Kept, ...]
+
+
+Reply = Disk | Done | Refused | Process | Used | HostFacts
 
 encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(Request).decode

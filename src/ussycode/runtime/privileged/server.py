@@ -23,15 +23,17 @@ _IDLE = 60.0
 _log = structlog.get_logger("ussycode.helper")
 
 
-def serve(instance: Instance, boot: BootFiles, tsc_khz: int) -> None:
+def serve(instance: Instance, boot: BootFiles, tsc_khz: int, *, containers: bool = False) -> None:
     """Be the privileged helper until SIGTERM or SIGINT. Root only; VMs outlive it."""
-    asyncio.run(_serve_until_told(instance, boot, tsc_khz))
+    asyncio.run(_serve_until_told(instance, boot, tsc_khz, containers))
 
 
-async def start(instance: Instance, boot: BootFiles, tsc_khz: int) -> asyncio.Server:
+async def start(
+    instance: Instance, boot: BootFiles, tsc_khz: int, *, containers: bool = False
+) -> asyncio.Server:
     """Listen on the instance's helper socket; close the returned server to stop. Root only, main thread only."""
     make_folders(instance)
-    helper = Helper(instance, boot, tsc_khz, cgroups.detect(f"ussycode-{instance.slot}"))
+    helper = Helper(instance, boot, tsc_khz, cgroups.detect(f"ussycode-{instance.slot}"), with_containers=containers)
     asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, helper.reap)
     talks: set[asyncio.Task[None]] = set()
 
@@ -57,11 +59,11 @@ async def start(instance: Instance, boot: BootFiles, tsc_khz: int) -> asyncio.Se
     return server
 
 
-async def _serve_until_told(instance: Instance, boot: BootFiles, tsc_khz: int) -> None:
+async def _serve_until_told(instance: Instance, boot: BootFiles, tsc_khz: int, containers: bool) -> None:
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    server = await start(instance, boot, tsc_khz)
+    server = await start(instance, boot, tsc_khz, containers=containers)
     await told.wait()
     server.close()
     instance.helper_socket.unlink(missing_ok=True)

@@ -1,0 +1,68 @@
+"""Images as root may mount them: files that nobody but root could have written, or a checked copy of them."""
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+from ussycode.runtime.instance import Instance
+from ussycode.runtime.privileged.container_disks import Base, copy
+
+_CHECK_SECONDS = 120.0
+_UNTRUSTED = "the disk of this image is damaged"
+
+
+def base_disk(instance: Instance, base: Base) -> Path:
+    """The raw disk of an image, fit to be mounted by root. Raises FileNotFoundError, PermissionError.
+
+    Whoever can write a file system's bytes can attack the kernel that mounts them. What root built is mounted
+    as it lies; anything else is copied out of its owner's reach once and checked there, by a user without rights.
+    """
+    images = (instance.data / "images").resolve()
+    chain = [images, images / base.folder, images / base.folder / base.digest]
+    disk = chain[-1] / "disk.raw"
+    if all(_only_root_writes(path) for path in (*chain, disk)):
+        return disk
+    return _sealed(instance, images, base)
+
+
+def _only_root_writes(path: Path) -> bool:
+    seen = path.lstat()
+    return seen.st_uid == 0 and not stat.S_ISLNK(seen.st_mode) and not seen.st_mode & 0o022
+
+
+def _sealed(instance: Instance, images: Path, base: Base) -> Path:
+    folder = instance.data / "containers" / "images"
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    kept, draft = folder / f"{base.digest}.raw", folder / "draft"
+    if not kept.exists():
+        with ExitStack() as held:
+            copy(_opened(images, (base.folder, base.digest, "disk.raw"), held), draft)
+        _check(instance, draft)
+        draft.replace(kept)
+    return kept
+
+
+def _opened(root: Path, names: tuple[str, ...], held: ExitStack) -> Path:
+    """The file below `root`, opened step by step without following links; a path to the open descriptor."""
+    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    held.callback(os.close, at)
+    for name in names:
+        at = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+        held.callback(os.close, at)
+    if not stat.S_ISREG(os.fstat(at).st_mode):
+        raise PermissionError(f"{names[-1]} is not a plain file")
+    return Path(f"/proc/self/fd/{at}")
+
+
+def _check(instance: Instance, disk: Path) -> None:
+    with disk.open("rb") as file:
+        done = subprocess.run(
+            ["e2fsck", "-f", "-n", f"/proc/self/fd/{file.fileno()}"], pass_fds=(file.fileno(),), capture_output=True,
+            text=True, timeout=_CHECK_SECONDS, check=False, stdin=subprocess.DEVNULL,
+            user=instance.uid_base + 65_535, group=instance.uid_base + 65_535, extra_groups=[],
+        )
+    if done.returncode:
+        raise PermissionError(f"{_UNTRUSTED}: {(done.stdout + done.stderr).strip()[-200:]}")
