@@ -1,7 +1,7 @@
 """The one explicit command tree."""
 from __future__ import annotations
 
-from ussycode.catalog import declined
+from ussycode.catalog import clients, declined, manual
 from ussycode.catalog.builtin import exit_command, help_of
 from ussycode.cmdline.tree import Tree
 from ussycode.identity import commands as identity
@@ -12,7 +12,8 @@ TREE = Tree.of(
     ("VMs", vms.ALL),
     ("Sharing", sharing.ALL),
     ("You", identity.ALL),
-    ("This lobby", (help_of(lambda: TREE), exit_command)),
+    ("This lobby", (help_of(lambda: TREE), manual.doc, exit_command)),
+    ("Your own machine", (clients.ssh_config, clients.completion, clients.complete_of(lambda: TREE))),
     ("Elsewhere", declined.ALL),
 )
 COMMANDS = TREE.commands

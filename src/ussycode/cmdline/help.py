@@ -10,7 +10,6 @@ from ussycode.cmdline.render import Style
 from ussycode.cmdline.spec import Command, Param
 from ussycode.cmdline.tree import Tree
 
-
 WIDTH = 80
 """Columns that every help page fits into."""
 
@@ -67,9 +66,8 @@ def several(sections: Sequence[tuple[str, Sequence[Command]]], style: Style) -> 
 
 def _entry(command: Command, width: int, style: Style) -> str:
     rows = textwrap.wrap(command.summary, WIDTH - width - 4) or [""]
-    return "\n".join((
-        f"  {style.paint(command.name.ljust(width), 'cyan')}  {rows[0]}", *(" " * (width + 4) + row for row in rows[1:]),
-    ))
+    head = f"  {style.paint(command.name.ljust(width), 'cyan')}  {rows[0]}"
+    return "\n".join((head, *(" " * (width + 4) + row for row in rows[1:])))
 
 
 def one(command: Command, style: Style) -> str:

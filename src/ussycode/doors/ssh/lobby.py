@@ -9,6 +9,7 @@ from ussycode.access.decide import permit
 from ussycode.access.facts import Caller, Facts
 from ussycode.base.errors import ErrorCode, Failure, Kind
 from ussycode.catalog import TREE
+from ussycode.catalog.clients import Values
 from ussycode.cmdline.complete import complete
 from ussycode.doors.ssh import answers
 from ussycode.doors.ssh.answers import Stopped
@@ -149,7 +150,7 @@ class Prompt:
         return typed + after, len(typed)
 
     def _values(self, kind: str) -> Sequence[str]:
-        return self._names if kind == "vm" else self.lobby.app.images.names() if kind == "image" else ()
+        return Values(self.lobby.app, tuple(self._names))(kind)
 
 
 def _common(found: Sequence[str]) -> str:

@@ -1,0 +1,161 @@
+"""Commands for the caller's own machine: an ssh configuration and shell completion."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ussycode.access.actions import Action
+from ussycode.catalog import manual
+from ussycode.cmdline.complete import complete
+from ussycode.cmdline.render import Style
+from ussycode.cmdline.spec import ACCOUNT, NOTHING, Command, command, word
+from ussycode.cmdline.tree import Tree
+from ussycode.config import Config
+from ussycode.ports import App, Ctx
+from ussycode.vms import ops as vms
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def shell(text: str) -> str:
+    """The name of a shell that completion is written for."""
+    if text not in SHELLS:
+        raise ValueError("write " + ", ".join(SHELLS))
+    return text
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No arguments."""
+
+
+@dataclass(frozen=True)
+class FileView:
+    """A file for the caller's machine, printed as it is to be kept."""
+
+    kind: str
+    content: str
+
+    def text(self, style: Style) -> str:
+        """The file and nothing else, so that it can be redirected."""
+        return self.content.rstrip("\n")
+
+    def document(self) -> object:
+        """The file under its kind."""
+        return {self.kind: self.content}
+
+
+@command("ssh-config", needs=Action.VM_LIST, on=ACCOUNT, reads_only=True,
+         examples=("ssh-config > ~/.ssh/ussycode.conf",))
+async def ssh_config(ctx: Ctx, a: Nothing) -> FileView:
+    """Print an ssh configuration in which each of your VMs is a host.
+
+    Keep it in a file and name that file in ~/.ssh/config: Include ussycode.conf. Then `ssh demo.HOST`, scp,
+    rsync and editors that speak SSH reach the VM demo. `ssh direct.demo.HOST` jumps through the platform to the
+    VM's own sshd, with end-to-end encryption. Print it again after making a VM.
+    """
+    config = ctx.app.config
+    mine = await vms.mine(ctx.app, ctx.permit)
+    hosts = [_host(config, vm.name, ctx.app.images.login_user(vm.image)) for vm in mine]
+    return FileView("ssh_config", "\n".join([_lobby(config), *hosts]))
+
+
+def _lobby(config: Config) -> str:
+    where = f"Host {config.domain}\n  HostName {config.domain}\n  Port {config.ssh_port}\n"
+    return f"# VMs at {config.domain}; written by: ssh-config\n{where}"
+
+
+def _host(config: Config, name: str, login_user: str) -> str:
+    domain = config.domain
+    return (
+        f"Host {name}.{domain}\n  HostName {domain}\n  Port {config.ssh_port}\n  User {name}\n"
+        f"  HostKeyAlias {domain}\n\n"
+        f"Host direct.{name}.{domain}\n  HostName {name}\n  User {login_user}\n  ProxyJump {domain}\n"
+        f"  HostKeyAlias direct.{name}.{domain}\n"
+    )
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Arguments of `completion`."""
+
+    shell: str = word(shell, help="bash, zsh or fish", complete="shell")
+
+
+@command("completion", needs=Action.NOTHING, on=NOTHING, reads_only=True,
+         examples=("completion bash > ~/.local/share/bash-completion/completions/ussy",))
+async def completion(ctx: Ctx, a: Completion) -> FileView:
+    """Print a completion script that gives your shell a command `ussy` with Tab.
+
+    `ussy ls` is `ssh HOST ls`; Tab asks the platform itself, so it offers commands, flags and your VMs of the moment.
+    """
+    return FileView("script", _script(a.shell, ctx.app.config))
+
+
+def _script(kind: str, config: Config) -> str:
+    reach = config.ssh_command()
+    if kind == "fish":
+        return (
+            f"function ussy; {reach} $argv; end\n"
+            "function __ussy_complete\n"
+            "  set -l typed (string replace -r '^\\s*ussy\\s?' '' -- (commandline -cp))\n"
+            f"  {reach} complete (string escape -- $typed) </dev/null 2>/dev/null\n"
+            "end\ncomplete -c ussy -f -a '(__ussy_complete)'\n"
+        )
+    load = "autoload -U +X bashcompinit && bashcompinit\n" if kind == "zsh" else ""
+    return (
+        f'{load}ussy() {{ {reach} "$@"; }}\n'
+        "_ussy() {\n"
+        '  local typed="${COMP_LINE:0:COMP_POINT}"; typed="${typed#* }"\n'
+        f"  COMPREPLY=( $({reach} complete \"'${{typed//\\'/}}'\" </dev/null 2>/dev/null) )\n"
+        "}\ncomplete -o default -F _ussy ussy\n"
+    )
+
+
+@dataclass(frozen=True)
+class Complete:
+    """Arguments of `complete`."""
+
+    line: str = word(str, help="the command line as far as it is typed, as one word", default="")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What could stand where the last word is being typed."""
+
+    words: tuple[str, ...]
+
+    def text(self, style: Style) -> str:
+        """One a line."""
+        return "\n".join(self.words)
+
+    def document(self) -> object:
+        """The document of `complete`."""
+        return {"candidates": list(self.words)}
+
+
+def complete_of(tree: Callable[[], Tree]) -> Command:
+    """The `complete` command of the tree it is itself part of."""
+
+    @command("complete", needs=Action.VM_LIST, on=ACCOUNT, reads_only=True, examples=("complete 'share sh'",))
+    async def complete_line(ctx: Ctx, a: Complete) -> Candidates:
+        """Print what Tab would offer at the end of a line; for completion scripts."""
+        mine = await vms.mine(ctx.app, ctx.permit)
+        return Candidates(complete(tree(), a.line, Values(ctx.app, tuple(vm.name for vm in mine))))
+
+    return complete_line
+
+
+@dataclass(frozen=True)
+class Values:
+    """Values that Tab offers, by kind. `vms` are the caller's."""
+
+    app: App
+    vms: tuple[str, ...]
+
+    def __call__(self, kind: str) -> tuple[str, ...]:
+        """The values of one kind; none for a kind that has no list."""
+        if kind == "image":
+            return tuple(self.app.images.names())
+        known = {"vm": self.vms, "shell": SHELLS, "page": tuple(p.slug for p in manual.pages())}
+        return known.get(kind, ())
