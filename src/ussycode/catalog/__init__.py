@@ -8,7 +8,7 @@ from ussycode.identity import commands as identity
 from ussycode.sharing import commands as sharing
 from ussycode.vms import commands as vms
 
-TREE = Tree.of(
+TREE: Tree = Tree.of(
     ("VMs", vms.ALL),
     ("Sharing", sharing.ALL),
     ("You", identity.ALL),

@@ -17,6 +17,8 @@ from ussycode.doors.web.asked import Asked, asked, wants_page
 from ussycode.doors.web.dashboard import Dashboard
 from ussycode.doors.web.exec import RUN_SECONDS, ExecDoor, json_response, refusal
 from ussycode.doors.web.login import Login
+from ussycode.doors.web.manual import ManualPages
+from ussycode.doors.web.mcp import McpDoor
 from ussycode.doors.web.pages import STATIC, Pages, security_headers
 from ussycode.doors.web.routes import NO_PAGE, NotAllowed, Routes
 from ussycode.doors.web.trailers import TrailerProtocol
@@ -38,6 +40,7 @@ class Web:
         self._app = app
         self._pages = Pages(app.config)
         self._exec = ExecDoor(app, tokens, exec_seconds)
+        self._mcp = McpDoor(self._exec)
         self._home = app.config.host_url(app.config.domain)
         self._headers = security_headers(app.config)
         login = Login(app, self._pages)
@@ -45,13 +48,19 @@ class Web:
         self._vm = self._vm_routes(login, VmHost(app))
 
     def _base_routes(self, login: Login, dashboard: Dashboard) -> Routes:
+        manual = ManualPages(self._home, self._app.config)
         return Routes(
             {
                 "/": {"GET": dashboard.home}, "/dashboard/vms": {"GET": dashboard.rows},
                 "/login": {"GET": login.explain}, "/login/to": {"GET": login.hand_off},
                 "/logout": {"GET": login.ask_leave, "POST": login.leave}, "/healthz": {"GET": self._healthy},
+                "/docs": {"GET": manual.index}, "/docs.md": {"GET": manual.index}, "/llms.txt": {"GET": manual.llms},
+                "/skill.md": {"GET": manual.skill},
             },
-            {"/login/": {"GET": login.confirm, "POST": login.consume}, STATIC: {"GET": self._static}},
+            {
+                "/login/": {"GET": login.confirm, "POST": login.consume}, STATIC: {"GET": self._static},
+                "/docs/": {"GET": manual.page},
+            },
         )
 
     def _vm_routes(self, login: Login, vm: VmHost) -> Routes:
@@ -86,6 +95,8 @@ class Web:
         try:
             if request.scope["path"] == "/exec" and not place.on_vm:
                 return await self._exec.answer(request, place)
+            if request.scope["path"] == "/mcp" and not place.on_vm:
+                return await self._mcp.answer(request, place)
             return await (self._vm if place.on_vm else self._base).answer(request, place, self._home)
         except NotAllowed as refused:
             made = self._said(request, 405, "this address does not do that", "it knows " + refused.allow)

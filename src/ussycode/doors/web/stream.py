@@ -41,19 +41,46 @@ async def attach(app: App, what: Attach, request: Request, counts: Counter[str],
 
     `counts` holds one more of `key` for as long as the stream lives.
     """
+    program = await _open(app, what)
+    if "application/x-ndjson" in request.headers.get("accept", ""):
+        return Frames(program, counts, key)
+    return Raw(program, counts, key)
+
+
+async def _open(app: App, what: Attach) -> ExecStream:
     if what.command is None:
         raise NO_COMMAND(name=what.name)
     # `tree`: whoever hangs up ends everything the command started.
     spec = ExecSpec(cmd=what.command, user=what.user, tree=True, login=True)
     try:
-        program = await app.link.open_exec(what.vm, spec)
+        return await app.link.open_exec(what.vm, spec)
     except Failure as failure:
         if failure.error in (errors.NO_USER, errors.NO_SHELL, errors.BAD_REQUEST, errors.BUSY):
             raise
         raise NOT_REACHED(name=what.name, why=failure.sentence).because(failure.detail) from None
-    if "application/x-ndjson" in request.headers.get("accept", ""):
-        return Frames(program, counts, key)
-    return Raw(program, counts, key)
+
+
+async def run_whole(app: App, what: Attach, limit: int) -> dict[str, object]:
+    """Run the command to its end: `stdout` and `stderr` as text, `exit_code`; `truncated` beyond `limit` bytes.
+
+    Raises like `attach`, and GONE when the guest was lost on the way.
+    """
+    program = await _open(app, what)
+    said = {"stdout": bytearray(), "stderr": bytearray()}
+    status, cut = SIGNALLED, False
+    try:
+        async for event in program:
+            if isinstance(event, Exit | ExitSignal):
+                status = _status(event)
+                continue
+            kept = said["stdout" if isinstance(event, Stdout) else "stderr"]
+            room = limit - sum(map(len, said.values()))
+            kept += event.data[:room]
+            cut = cut or len(event.data) > room
+    finally:
+        await program.close()
+    made: dict[str, object] = {name: bytes(data).decode(errors="replace") for name, data in said.items()}
+    return made | {"exit_code": status} | ({"truncated": True} if cut else {})
 
 
 class Streamed(Response, ABC):

@@ -1,0 +1,82 @@
+"""A model's client finds every command as a tool and may do exactly what its token allows."""
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.product.web_world import ALL, HOME, Answer, WebWorld, web_world
+from ussycode.catalog import COMMANDS, declined
+from ussycode.doors.web.mcp import LEFT_OUT, TOOLS, words_of
+
+
+@pytest.fixture
+async def place(guest_program: Path, tmp_path: Path) -> AsyncIterator[WebWorld]:
+    async with web_world(tmp_path, guest_program) as made:
+        yield made
+
+
+async def ask(place: WebWorld, method: str, params: Any = None, token: str | None = None, **message: Any) -> Answer:
+    body = {"jsonrpc": "2.0", "id": 7, "method": method, "params": params or {}, **message}
+    bearer = place.alice.token(ALL) if token is None else token
+    headers = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
+    return await place.ask("POST", HOME + "/mcp", data=json.dumps(body), headers=headers)
+
+
+async def call(place: WebWorld, tool: str, **arguments: Any) -> Any:
+    return (await ask(place, "tools/call", {"name": tool, "arguments": arguments})).json["result"]
+
+
+async def test_a_client_learns_every_command_as_a_tool(place: WebWorld) -> None:
+    hello = (await ask(place, "initialize", {"protocolVersion": "2025-03-26"})).json
+    assert hello["id"] == 7
+    assert hello["result"]["protocolVersion"] == "2025-03-26"
+    assert (await ask(place, "notifications/initialized", id=None)).status == 200
+    tools = {t["name"]: t for t in (await ask(place, "tools/list")).json["result"]["tools"]}
+    offered = [c for c in COMMANDS if c.name not in LEFT_OUT and c not in declined.ALL]
+    assert set(tools) == {c.name.replace(" ", "_") for c in offered}
+    assert tools["rm"]["annotations"] == {"readOnlyHint": False, "destructiveHint": True}
+    assert tools["new"]["inputSchema"]["properties"]["env"]["type"] == "array"
+
+
+async def test_tools_answer_with_the_documents_of_exec(place: WebWorld) -> None:
+    made = await call(place, "new", name="demo", env=["A=1", "B=x y"])
+    assert not made["isError"]
+    assert made["structuredContent"]["vm_name"] == "demo"
+    listed = await call(place, "ls")
+    assert listed["structuredContent"] == (await place.exec("ls")).json
+    ran = await call(place, "ssh", vm="demo", command=["echo out; echo err >&2; exit 3"])
+    assert ran["structuredContent"] == {"stdout": "out\n", "stderr": "err\n", "exit_code": 3}
+
+
+async def test_what_a_token_does_not_allow_is_refused_and_a_bad_one_opens_nothing(place: WebWorld) -> None:
+    only_ls = place.alice.token('{"cmds":["ls"]}')
+    refused = (await ask(place, "tools/call", {"name": "new", "arguments": {}}, token=only_ls)).json["result"]
+    assert refused["isError"]
+    assert refused["structuredContent"]["code"] == "token.scope"
+    stranger = await ask(place, "tools/list", token="usy0.nonsense")
+    assert stranger.status == 401
+    assert "WWW-Authenticate" in stranger.headers
+
+
+@pytest.mark.parametrize(("message", "code"), [
+    ({"method": "tools/call", "params": {"name": "format-disk"}}, -32602),
+    ({"method": "tools/call", "params": {"name": "ls", "arguments": {"colour": "red"}}}, -32602),
+    ({"method": "tools/call", "params": {"name": "rename", "arguments": {"vm": ["a", "b"]}}}, -32602),
+    ({"method": "tools/call", "params": {"name": "ls", "arguments": []}}, -32602),
+    ({"method": "resources/list"}, -32601),
+    ({"method": 7}, -32600),
+])
+async def test_a_message_that_makes_no_sense_gets_its_code(place: WebWorld, message: Any, code: int) -> None:
+    answer = (await ask(place, **({"params": None} | message))).json
+    assert answer["error"]["code"] == code
+
+
+async def test_words_that_look_like_flags_stay_words() -> None:
+    """An argument's text is never read as another flag."""
+    assert words_of(TOOLS["rename"], {"vm": "demo", "new_name": "--json"}) == ("rename", "--", "demo", "--json")
+    assert words_of(TOOLS["new"], {"name": "--no-email", "no_email": True}) == (
+        "new", "--name=--no-email", "--no-email=true", "--")
