@@ -15,8 +15,9 @@ SEVEN = Instance(7, Path("/var/lib/ussycode"), ipaddress.IPv4Network("10.199.0.0
 def test_every_drop_is_about_taps_of_this_instance() -> None:
     text = rules.table(SEVEN)
     assert "policy drop" not in text, "what else the operator's machine forwards goes on"
+    text = text.replace(" \\\n", " ")
     for line in text.splitlines():
-        if "drop" in line:
+        if " drop" in line and "device" not in line:
             assert '"uy7-*"' in line, line
 
 
@@ -32,7 +33,11 @@ def test_instances_do_not_match_each_others_taps() -> None:
 
 
 def test_expelling_a_stranger_is_no_error() -> None:
-    assert rules.expel(SEVEN, 9).startswith(rules.admit(SEVEN, 9))
+    text = rules.expel(SEVEN, 9).splitlines()
+    deleted = [line.removeprefix("delete ") for line in text if line.startswith("delete ")]
+    added = [line.removeprefix("add ").removesuffix(" { }") for line in text[: len(text)] if "delete" not in line]
+    assert deleted != [], "something is removed"
+    assert all(what in added for what in deleted), "and only what was made just before"
 
 
 def chains(*listed: dict[str, str]) -> bytes:

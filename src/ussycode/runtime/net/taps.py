@@ -63,7 +63,7 @@ def revive(pid: int, instance: Instance, number: int, *, ipv6: bool) -> bool:
 def _tun_of(pid: int) -> int | None:
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):
-            if os.readlink(entry) == "/dev/net/tun":
+            if str(entry.readlink()) == "/dev/net/tun":
                 return int(entry.name)
     return None
 

@@ -13,12 +13,15 @@ from ussycode.runtime.privileged.protocol import (
     HELPER_REFUSED,
     MAX_FRAME,
     Accel,
+    Confine,
     DiskOwn,
     Done,
     Facts,
     HostFacts,
     Kill,
     Look,
+    Mended,
+    NetCheck,
     NetDown,
     NetUp,
     Process,
@@ -52,13 +55,23 @@ class HelperClient:
         """Leave nothing of the network behind."""
         await self._ask(NetDown(), Done)
 
+    async def net_check(self) -> tuple[str, ...]:
+        """Mend what others changed on this host; what it was, as sentences."""
+        return (await self._ask(NetCheck(), Mended)).found
+
+    async def confine(self, vm: str, number: int, confined: bool) -> None:
+        """Switch a running VM between `egress integrations` and `egress all`."""
+        await self._ask(Confine(vm, number, confined), Done)
+
     async def disk_own(self, vm: str, number: int) -> None:
         """Give the disk to the VM's uid."""
         await self._ask(DiskOwn(vm, number), Done)
 
-    async def spawn(self, vm: str, number: int, vcpus: int, memory_mib: int, init: str, accel: Accel) -> Process:
-        """Start QEMU, or find it running. `memory_mib` is the guest's RAM."""
-        return await self._ask(Spawn(vm, number, vcpus, memory_mib, init, accel), Process)
+    async def spawn(
+        self, vm: str, number: int, vcpus: int, memory_mib: int, init: str, accel: Accel, *, confined: bool = False,
+    ) -> Process:
+        """Start QEMU, or find it running. `memory_mib` is the guest's RAM, `confined` means `egress integrations`."""
+        return await self._ask(Spawn(vm, number, vcpus, memory_mib, init, accel, confined), Process)
 
     async def kill(self, vm: str, number: int) -> None:
         """End QEMU at once."""

@@ -9,23 +9,30 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from ussycode.runtime.instance import Instance
 from ussycode.runtime.kernel import BootFiles
-from ussycode.runtime.net import blockers, forwarding, rules, taps
+from ussycode.runtime.net import blockers
+from ussycode.runtime.net.policy import Policy
 from ussycode.runtime.privileged import processes, vm_files
 from ussycode.runtime.privileged.birth import Life, give_birth
 from ussycode.runtime.privileged.cgroups import Cgroups, Limits
 from ussycode.runtime.privileged.command_line import Descriptors, Machine, command_line
 from ussycode.runtime.privileged.containers import Child, Containers
+from ussycode.runtime.privileged.network import Network
 from ussycode.runtime.privileged.processes import Record
 from ussycode.runtime.privileged.protocol import (
     Accel,
+    Confine,
     DiskOwn,
     Done,
     Facts,
     HostFacts,
     Kill,
     Look,
+    Mended,
+    NetCheck,
     NetDown,
     NetUp,
     Process,
@@ -55,6 +62,10 @@ class Helper:
     cgroups: Cgroups
     children: dict[str, Child] = field(default_factory=dict)
     with_containers: bool = False
+    policy: Policy = field(default_factory=Policy)
+
+    def __post_init__(self) -> None:
+        self.network = Network(self.instance, self.policy, lambda: dict(self._living()))
 
     @property
     def containers(self) -> Containers:
@@ -88,6 +99,10 @@ class Helper:
                 return self._net_up()
             case NetDown():
                 return self._net_down()
+            case NetCheck():
+                return Mended(self.network.check())
+            case Confine():
+                return self._confine(request)
             case DiskOwn(vm, number):
                 vm_files.own_disk(self.instance, vm, number)
                 return Done()
@@ -107,17 +122,11 @@ class Helper:
                 return self.containers.do(request)
 
     def _net_up(self) -> Reply:
-        forwarding.switch_on(self.instance.run)
-        taps.hold_pool(self.instance)
-        taps.load_rules(rules.table(self.instance, tuple(record.number for _, record in self._living())))
+        self.network.up()
         return Done()
 
     def _net_down(self) -> Reply:
-        taps.load_rules(rules.remove(self.instance))
-        for name in taps.leftover(self.instance):
-            taps.remove(name)
-        taps.release_pool(self.instance)
-        forwarding.switch_back(self.instance.run, still_needed=bool(taps.tables()))
+        self.network.down()
         self.cgroups.clear()
         self.containers.clear()
         return Done()
@@ -134,7 +143,8 @@ class Helper:
         child = self._start(wanted)
         self.children[wanted.vm] = child
         uid = self.instance.uid(wanted.number)
-        record = Record(child.pid, processes.start_time(child.pid) or 0, wanted.number, uid)
+        started = processes.start_time(child.pid) or 0
+        record = Record(child.pid, started, wanted.number, uid, confined=wanted.confined)
         processes.write(run, record)
         return _process(record)
 
@@ -144,9 +154,9 @@ class Helper:
             agent = held.enter_context(vm_files.listen(self.instance, wanted.vm, vm_files.AGENT_SOCKET))
             console = vm_files.open_console(self.instance, wanted.vm)
             held.callback(os.close, console)
-            tap = taps.open_tap(self.instance, wanted.number)
+            tap = self.network.open_tap(wanted.number)
             held.callback(os.close, tap)
-            taps.load_rules(rules.admit(self.instance, wanted.number))
+            self.network.admit(wanted.number, wanted.confined)
             fds = Descriptors(tap, qmp.fileno(), agent.fileno(), console)
             life = self._life(wanted)
             for join in life.cgroups:
@@ -168,6 +178,14 @@ class Helper:
             tsc_khz=self.tsc_khz,
         )
 
+    def _confine(self, wanted: Confine) -> Reply:
+        record = self._record(wanted.vm, wanted.number)
+        if record is None or not processes.alive(record):
+            return Refused(f"{wanted.vm} does not run")
+        self.network.confine(wanted.number, wanted.confined)
+        processes.write(self.instance.vm_run(wanted.vm), replace(record, confined=wanted.confined))
+        return Done()
+
     def _kill(self, vm: str, number: int) -> Reply:
         record = self._record(vm, number)
         if record is not None:
@@ -182,9 +200,7 @@ class Helper:
         record = self._record(vm, number)
         if record is not None and processes.alive(record):
             return Refused(f"{vm} still runs")
-        if self.instance.table in taps.tables():
-            taps.load_rules(rules.expel(self.instance, number))
-        taps.cut_streams(self.instance.address(number))
+        self.network.expel(number)
         self.containers.clean(vm)
         self.cgroups.leave(number)
         vm_files.remove_run(self.instance, vm)
@@ -195,7 +211,7 @@ class Helper:
         notes = [self.cgroups.why] if self.cgroups.why else []
         listed = subprocess.run(["nft", "-j", "list", "chains"], capture_output=True, timeout=10, check=True)
         notes += blockers.forward_blockers(listed.stdout, self.instance.tap_prefix)
-        return HostFacts(version, tuple(notes))
+        return HostFacts(version, tuple(notes), self.network.leaks())
 
     def _record(self, vm: str, number: int) -> Record | None:
         """The record of this VM under this number; one under another number is not the caller's to touch."""

@@ -18,6 +18,8 @@ class Record(msgspec.Struct, frozen=True):
     number: int
     uid: int
     exit: int | None = None
+    confined: bool = False
+    """`egress integrations`."""
 
 
 def read(run: Path) -> Record | None:

@@ -47,6 +47,18 @@ class NetDown(Verb, frozen=True):
     """Remove table, taps and forwarding that we switched on."""
 
 
+class NetCheck(Verb, frozen=True):
+    """Mend what others changed of rules, interfaces and forwarding; answers with what that was."""
+
+
+class Confine(Verb, frozen=True):
+    """Leave a running VM only metadata, resolver and integrations, or give it the internet back."""
+
+    vm: VmName
+    number: Number
+    confined: bool
+
+
 class DiskOwn(Verb, frozen=True):
     """Give the VM's disk to the uid the VM runs under."""
 
@@ -63,6 +75,8 @@ class Spawn(Verb, frozen=True):
     memory_mib: MemoryMib
     init: GuestInit
     accel: Accel
+    confined: bool = False
+    """`egress integrations`."""
 
 
 class Kill(Verb, frozen=True):
@@ -180,7 +194,9 @@ ContainerVerb = (
     ContainerMake | ContainerRun | ContainerRename | ContainerGrow | ContainerKeep | ContainerDrop | ContainerForget
     | ContainerDisk
 )
-Request = ContainerVerb | NetUp | NetDown | DiskOwn | Spawn | Kill | Look | RemoveTraces | Usage | Facts
+Request = (
+    ContainerVerb | NetUp | NetDown | NetCheck | Confine | DiskOwn | Spawn | Kill | Look | RemoveTraces | Usage | Facts
+)
 
 
 class Answer(msgspec.Struct, tag=True, frozen=True):
@@ -223,6 +239,14 @@ class HostFacts(Answer, frozen=True):
 
     cgroups: str
     notes: tuple[str, ...]
+    leaks: tuple[str, ...] = ()
+    """Sentences about what is left of VMs that do not run; nothing of it was removed."""
+
+
+class Mended(Answer, frozen=True):
+    """What was not as it should be, as sentences; empty when all was well."""
+
+    found: tuple[str, ...]
 
 
 class Kept(Answer, frozen=True):
@@ -241,7 +265,7 @@ class Disk(Answer, frozen=True):
     snapshots: tuple[Kept, ...]
 
 
-Reply = Disk | Done | Refused | Process | Used | HostFacts
+Reply = Disk | Done | Refused | Process | Used | HostFacts | Mended
 
 encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(Request).decode

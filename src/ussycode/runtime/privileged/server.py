@@ -13,6 +13,7 @@ import structlog
 
 from ussycode.runtime.instance import Instance, make_folders
 from ussycode.runtime.kernel import BootFiles
+from ussycode.runtime.net.policy import USUAL, Policy
 from ussycode.runtime.privileged import cgroups
 from ussycode.runtime.privileged.helper import Helper
 from ussycode.runtime.privileged.protocol import HEADER, MAX_FRAME, Refused, Reply, decode_request, encode
@@ -23,17 +24,20 @@ _IDLE = 60.0
 _log = structlog.get_logger("ussycode.helper")
 
 
-def serve(instance: Instance, boot: BootFiles, tsc_khz: int, *, containers: bool = False) -> None:
+def serve(
+    instance: Instance, boot: BootFiles, tsc_khz: int, *, containers: bool = False, policy: Policy = USUAL,
+) -> None:
     """Be the privileged helper until SIGTERM or SIGINT. Root only; VMs outlive it."""
-    asyncio.run(_serve_until_told(instance, boot, tsc_khz, containers))
+    asyncio.run(_serve_until_told(instance, boot, tsc_khz, containers, policy))
 
 
 async def start(
-    instance: Instance, boot: BootFiles, tsc_khz: int, *, containers: bool = False
+    instance: Instance, boot: BootFiles, tsc_khz: int, *, containers: bool = False, policy: Policy = USUAL,
 ) -> asyncio.Server:
     """Listen on the instance's helper socket; close the returned server to stop. Root only, main thread only."""
     make_folders(instance)
-    helper = Helper(instance, boot, tsc_khz, cgroups.detect(f"ussycode-{instance.slot}"), with_containers=containers)
+    limits = cgroups.detect(f"ussycode-{instance.slot}")
+    helper = Helper(instance, boot, tsc_khz, limits, with_containers=containers, policy=policy)
     asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, helper.reap)
     talks: set[asyncio.Task[None]] = set()
 
@@ -59,11 +63,13 @@ async def start(
     return server
 
 
-async def _serve_until_told(instance: Instance, boot: BootFiles, tsc_khz: int, containers: bool) -> None:
+async def _serve_until_told(
+    instance: Instance, boot: BootFiles, tsc_khz: int, containers: bool, policy: Policy,
+) -> None:
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    server = await start(instance, boot, tsc_khz, containers=containers)
+    server = await start(instance, boot, tsc_khz, containers=containers, policy=policy)
     await told.wait()
     server.close()
     instance.helper_socket.unlink(missing_ok=True)
