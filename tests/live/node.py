@@ -43,7 +43,7 @@ class Node:
         """Start the helper's process and wait until it listens."""
         self.instance.helper_socket.unlink(missing_ok=True)
         self.process = multiprocessing.get_context("fork").Process(
-            target=server.serve, args=(self.instance, self.boot, tsc_khz()),
+            target=server.serve, args=(self.instance, self.boot, tsc_khz()), kwargs={"containers": True},
         )
         self.process.start()
         while not self.instance.helper_socket.exists():

@@ -43,8 +43,8 @@ RUNC_SECONDS = 20.0
 """Time one call of runc may take; creating takes about 0.1 s."""
 _PR_SET_CHILD_SUBREAPER = 36
 _CLONE_NEWUTS = 0x04000000
-_AT_THREE = 'socket=$1; shift; exec "$@" 3<&"$socket"'
-"""runc hands on descriptors from 3 upwards, and Python cannot give a child a chosen number."""
+_FIRST_PASSED = 3
+"""Number of the first descriptor that runc hands on."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -180,6 +180,8 @@ class Containers:
 
             def enter() -> None:
                 try:
+                    # nothing of Popen's own lies there: the socket, opened before, took the lowest free number
+                    os.dup2(hosts.fileno(), _FIRST_PASSED)
                     # runc has no right to set these once it is inside the user namespace
                     most = min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
                     resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, most), most))
@@ -190,11 +192,14 @@ class Containers:
                     raise
 
             # The helper has one thread, so running Python between fork and exec is safe here.
-            child = subprocess.Popen(
-                ["sh", "-c", _AT_THREE, "sh", str(hosts.fileno()), *words], cwd="/", stdin=subprocess.DEVNULL,
-                stdout=console, stderr=console, pass_fds=(hosts.fileno(),), preexec_fn=enter,
-            )
-            if child.wait(RUNC_SECONDS):
+            try:
+                done = subprocess.run(
+                    words, cwd="/", stdin=subprocess.DEVNULL, stdout=console, stderr=console, preexec_fn=enter,
+                    pass_fds=(_FIRST_PASSED,), timeout=RUNC_SECONDS, check=False,
+                )
+            except subprocess.SubprocessError:
+                raise OSError(_last_words(run)) from None
+            if done.returncode:
                 raise OSError(_last_words(run))
 
     def _words(self, vm: str, *verb: str) -> list[str]:
