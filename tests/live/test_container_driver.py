@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from ussycode.agent.link import LocalLink
 from ussycode.base.clock import SystemClock
 from ussycode.base.errors import Failure
 from ussycode.runtime.driver import Isolation, Origin, OriginKind, Phase, Want
+from ussycode.runtime.drivers.container.box import GROWS_LATER
 from ussycode.runtime.drivers.container.driver import ContainerDriver
 from ussycode.runtime.drivers.container.errors import FOREIGN_DISK, UNSUPPORTED
 from ussycode.runtime.guest.execs import ExecSpec, Exit, Stderr, Stdout
@@ -134,7 +135,8 @@ async def test_new_to_first_answer(boxes: Boxes) -> None:
 async def test_a_container_is_who_it_was_told_to_be(boxes: Boxes) -> None:
     driver = await boxes.running()
     assert await says(driver, "hostname; id -un; echo $GREETING") == "demo\nussy\nhello there"
-    assert await says(driver, "grep -c 169.254.1.1 /etc/resolv.conf; df -B1G --output=size / | tail -1") == "1\n   5"
+    assert await says(driver, "grep -c 169.254.1.1 /etc/resolv.conf") == "1"
+    assert await says(driver, "echo $(df -B1G --output=size /)") == "1G-blocks 5"
     assert await says(driver, "sudo id -u; sudo sh -c 'echo x > /root/x; cat /root/x'") == "0\nx"
     await driver.update(boxed(name="renamed"))
     assert await says(driver, "hostname; cat /etc/hostname") == "renamed\nrenamed"
@@ -151,11 +153,11 @@ async def test_walls_seen_from_inside(boxes: Boxes) -> None:
     status = dict(line.split(":\t", 1) for line in (await says(driver, "cat /proc/self/status", user="root"))
                   .splitlines())
     assert (status["Seccomp"].strip(), status["CapAmb"]) == ("2", "0" * 16)
-    assert int(status["CapEff"], 16) & (1 << 21 | 1 << 12 | 1 << 16 | 1 << 19 | 1 << 27) == 0, "no SYS_ADMIN and the like"
+    assert int(status["CapEff"], 16) & sum(1 << n for n in (2, 12, 14, 16, 17, 19, 20, 21, 23, 24, 25, 27)) == 0
     mapped = (await says(driver, "cat /proc/self/uid_map")).split()
     assert mapped == ["0", str(boxes.instance.container_uids(2)), "65536"]
     assert (await says(driver, "cat /proc/1/comm; ls /proc | grep -c '^[0-9]'", user="root")).startswith("ussy-init\n")
-    assert await says(driver, f"ls /proc/{os.getpid()}", user="root", status=2) != "", "processes of the host are unseen"
+    await says(driver, f"ls /proc/{os.getpid()}", user="root", status=2)
     mounts = await says(driver, "cat /proc/self/mountinfo")
     assert str(boxes.instance.data) not in mounts
     assert str(boxes.instance.run) not in mounts
@@ -163,7 +165,7 @@ async def test_walls_seen_from_inside(boxes: Boxes) -> None:
     await says(driver, "unshare --user true", status=1)
     await says(driver, "echo 1 > /proc/sys/kernel/panic", user="root", status=1)
     await says(driver, "ip addr add 10.9.9.9/32 dev eth0", user="root", status=2)
-    await says(driver, "ls /proc/$(pgrep -o -f @ussy)/fd/", user="root", status=2)
+    await says(driver, "readlink /proc/$(pgrep -o -f @ussy)/fd/1", user="root", status=1)
     assert await says(driver, "ls /dev") == "fd\nfull\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\n" \
         "urandom\nussy-init\nzero"
 
@@ -185,7 +187,7 @@ async def test_it_is_a_stranger_on_the_host(boxes: Boxes) -> None:
 async def test_memory_and_processes_are_bounded(boxes: Boxes) -> None:
     driver = await boxes.running()
     eats = "python3 -c 'x = bytearray(300 << 20); print(len(x))'"
-    assert await says(driver, f"{eats}; echo $?") in ("137", "Killed\n137")
+    assert "137" in (await says(driver, f"{eats}; echo $?")).splitlines()
     assert (await look(driver, VM)).phase is Phase.RUNNING
     limit = Path("/sys/fs/cgroup/pids") / f"ussycode-{boxes.instance.slot}/vm-2/pids.max"
     unified = Path("/sys/fs/cgroup") / f"ussycode-{boxes.instance.slot}/vm-2/pids.max"
@@ -259,8 +261,12 @@ async def test_snapshots_copies_and_growth(boxes: Boxes) -> None:
     assert await says(driver, "cat ~/note; stat -c %U ~/note", old.vm) == "first\nussy"
     await driver.grow(boxed(disk_gib=4))
     assert (await look(driver, VM)).disk_gib == 4
-    assert int(await says(driver, "df -B1M --output=size / | tail -1")) > 3800, "online, under running programs"
-    again = boxed(boot=2, disk_turn=2, origin=Origin(OriginKind.SNAPSHOT, VM, "snap_one"), disk_gib=4)
+    if (await look(driver, VM)).notice == GROWS_LATER:  # a host whose root may not do it online
+        await driver.stop(VM)
+        await driver.start(boxed(boot=2, disk_gib=4))
+        await until(driver, VM, Phase.RUNNING)
+    assert int(await says(driver, "df -B1M --output=size / | tail -1")) > 3800
+    again = boxed(boot=3, disk_turn=2, origin=Origin(OriginKind.SNAPSHOT, VM, "snap_one"), disk_gib=4)
     await driver.prepare(again)
     await driver.start(again)
     await until(driver, VM, Phase.RUNNING)
@@ -273,10 +279,11 @@ async def test_what_containers_cannot_do_is_said(boxes: Boxes) -> None:
     driver = await boxes.running()
     with pytest.raises(Failure) as paused:
         await driver.pause(boxed())
+    other = boxed(vm="vm_livecopylivecopy", number=3)
     with pytest.raises(Failure) as live:
-        await driver.prepare(boxed(vm="vm_livecopylivecopy", number=3, origin=Origin(OriginKind.VM, VM, memory=True)))
+        await driver.prepare(replace(other, origin=Origin(OriginKind.VM, VM, memory=True)))
     with pytest.raises(Failure) as foreign:
-        await driver.prepare(boxed(vm="vm_livecopylivecopy", number=3, origin=Origin(OriginKind.VM, "vm_avirtualmachine")))
+        await driver.prepare(replace(other, origin=Origin(OriginKind.VM, "vm_avirtualmachine")))
     assert [f.value.error for f in (paused, live, foreign)] == [UNSUPPORTED, UNSUPPORTED, FOREIGN_DISK]
     assert "shares the host's kernel" in paused.value.sentence
     assert (await look(driver, VM)).phase is Phase.RUNNING

@@ -13,6 +13,7 @@ from ussycode.runtime.privileged.protocol import (
     ContainerRun,
     Disk,
     Done,
+    Grown,
     Process,
 )
 
@@ -32,9 +33,9 @@ class ContainerClient(HelperClient):
         """Change the host name of a running container."""
         await self._ask(ContainerRename(vm, number, hostname), Done)
 
-    async def grow(self, vm: str, number: int, gib: int) -> None:
-        """Make the disk larger."""
-        await self._ask(ContainerGrow(vm, number, gib), Done)
+    async def grow(self, vm: str, number: int, gib: int) -> bool:
+        """Make the disk larger; False when its file system follows at the next start only."""
+        return (await self._ask(ContainerGrow(vm, number, gib), Grown)).now
 
     async def keep(self, vm: str, number: int, snapshot: str) -> None:
         """Take a snapshot that is missing."""

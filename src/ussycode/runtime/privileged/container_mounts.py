@@ -18,6 +18,7 @@ _ATTR_IDMAP, _AT_FDCWD = 0x00100000, -100
 _CLONE_NEWNS, _CLONE_NEWUSER, _MS_REC_PRIVATE = 0x00020000, 0x10000000, 0x4000 | 0x40000
 _MS_NODEV = 4
 _CAPABILITY_VERSION_3 = 0x20080522
+_CAP_SYS_RESOURCE, _SUPERBLOCK = 24, 1024
 _MOUNT_SECONDS = 20.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -90,8 +91,8 @@ def enter(layers: Layers, namespace: int) -> None:
     _check(_libc.mount(None, b"/", None, _MS_REC_PRIVATE, None), "private mounts")
     lower, upper = layers.place / "image", layers.place / "disk"
     _tool("mount", "-t", "ext4", "-o", "loop,ro,nodev", layers.image, lower)
+    _fill_disk(layers.disk)
     _tool("mount", "-t", "ext4", "-o", "loop,nodev,discard,noatime", layers.disk, upper)
-    _fill_disk(layers.disk, upper)
     for name in ("files", "work"):
         (upper / name).mkdir(mode=0o755, exist_ok=True)
     for folder in (lower, upper):
@@ -122,24 +123,37 @@ def _as_owner(uid: int) -> Iterator[None]:
         _libc.setfsgid(0)
 
 
-def _fill_disk(disk: Path, mounted: Path) -> None:
-    """Grow the file system when its disk became larger; a part of a size class is not worth it."""
-    found = os.statvfs(mounted)
-    if disk.stat().st_size > (found.f_blocks * found.f_frsize) * 11 // 10:
-        for loop in loops(disk):
-            _tool("resize2fs", loop)
+def _fill_disk(disk: Path) -> None:
+    """Grow the file system of a disk that became larger and is not mounted."""
+    with disk.open("rb") as file:
+        block = os.pread(file.fileno(), _SUPERBLOCK, _SUPERBLOCK)
+    low, high = (int.from_bytes(block[at : at + 4], "little") for at in (0x04, 0x150))
+    size = (high << 32 | low) << 10 << int.from_bytes(block[0x18:0x1C], "little")
+    if disk.stat().st_size > size:
+        subprocess.run(["e2fsck", "-f", "-p", disk], capture_output=True, timeout=_MOUNT_SECONDS, check=False)
+        _tool("resize2fs", disk)
 
 
-def grow_mounted(disk: Path, place: Path) -> None:
+def grow_mounted(disk: Path, place: Path) -> bool:
     """Grow the file system of a running container to the size of its disk.
 
     Its mount is visible to the container alone, so the same file system is mounted once more, for a moment and
-    for the growing program only.
+    for the growing program only. False on a host whose root may not do that (it lacks CAP_SYS_RESOURCE, in a
+    container itself): the file system then grows at the next start.
     """
     for loop in loops(disk):
         _tool("losetup", "--set-capacity", loop)
+        if not _capable(_CAP_SYS_RESOURCE):
+            return False
         _tool("unshare", "--mount", "--propagation", "private", "sh", "-ec",
               'mount -t ext4 "$0" "$1"; exec resize2fs "$0"', loop, place)
+    return True
+
+
+def _capable(capability: int) -> bool:
+    header, data = _CapHeader(_CAPABILITY_VERSION_3, 0), (_CapData * 2)()
+    _check(_libc.capget(ctypes.byref(header), data), "capget")
+    return bool(data[0].effective >> capability & 1)
 
 
 def loops(disk: Path) -> list[str]:

@@ -33,6 +33,7 @@ from ussycode.runtime.privileged.protocol import (
     ContainerVerb,
     Disk,
     Done,
+    Grown,
     Kept,
     Process,
     Refused,
@@ -251,9 +252,9 @@ class Containers:
     def _grow(self, vm: str, number: int, gib: int) -> Reply:
         disk = container_disks.enlarge(self.instance, vm, gib)
         record = self._record(vm, number)
-        if record is not None and processes.alive(record):
-            container_mounts.grow_mounted(disk, self.instance.vm_run(vm) / "layers" / "disk")
-        return Done()
+        running = record is not None and processes.alive(record)
+        place = self.instance.vm_run(vm) / "layers" / "disk"
+        return Grown(not running or container_mounts.grow_mounted(disk, place))
 
     def _keep(self, wanted: ContainerKeep) -> Reply:
         kept = container_disks.snapshot(self.instance, wanted.vm, wanted.snapshot)

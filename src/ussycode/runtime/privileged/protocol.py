@@ -257,6 +257,12 @@ class Kept(Answer, frozen=True):
     size: int
 
 
+class Grown(Answer, frozen=True):
+    """A larger disk. `now` is False when the file system on it grows at the next start only."""
+
+    now: bool
+
+
 class Disk(Answer, frozen=True):
     """A container's disk. Bytes; `size` is -1 when there is none, `allocated` counts its snapshots too."""
 
@@ -265,7 +271,7 @@ class Disk(Answer, frozen=True):
     snapshots: tuple[Kept, ...]
 
 
-Reply = Disk | Done | Refused | Process | Used | HostFacts | Mended
+Reply = Grown | Disk | Done | Refused | Process | Used | HostFacts | Mended
 
 encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(Request).decode

@@ -34,6 +34,7 @@ KILL_SECONDS = 5.0
 CONFIGURE_SECONDS = 10.0
 MAX_RESETS, RESET_WINDOW = 3, 120.0
 """Restarts of its own that a container may make, each within so many seconds."""
+GROWS_LATER = "its larger disk is there after a restart"
 _REASONS = {-1: "guest-reset", -2: "guest-shutdown"}
 """How the kernel ends the first process of a container that called reboot(2): SIGHUP or SIGINT."""
 _log = structlog.get_logger("ussycode.container")
@@ -56,6 +57,7 @@ class Box:
 
     host: Host
     saved: Saved
+    notice: str = ""
     disk: Disk = field(default_factory=lambda: Disk(-1, 0, ()))
     verbs: asyncio.Lock = field(default_factory=asyncio.Lock)
     _life: asyncio.Task[None] | None = None
@@ -79,7 +81,7 @@ class Box:
             login_user=saved.login_user, default_port=saved.default_port,
             pid=self._record.pid if self._record is not None else 0,
             disk_turn=saved.disk_turn if self.disk.size >= 0 else 0, disk_gib=max(0, self.disk.size) >> 30,
-            snapshots=tuple(Snapshot(one.id, one.created, one.size) for one in self.disk.snapshots),
+            notice=self.notice, snapshots=tuple(Snapshot(one.id, one.created, one.size) for one in self.disk.snapshots),
         )
 
     def guest_address(self) -> GuestAddress | None:
@@ -110,7 +112,7 @@ class Box:
         """Start in the background. A boot that is under way already, or over, is not begun again."""
         if self._life is not None or self.saved.boot >= want.boot:
             return
-        self._ending = False
+        self._ending, self.notice = False, ""
         self._become(Phase.STARTING, want=want, boot=want.boot, detail="", console="")
         self._life = asyncio.create_task(self._live(None))
 
@@ -168,7 +170,8 @@ class Box:
 
     async def grow(self, want: Want) -> None:
         """Make the disk larger, running or not."""
-        await self.host.helper.grow(want.vm, want.number, want.disk_gib)
+        grown = await self.host.helper.grow(want.vm, want.number, want.disk_gib)
+        self.notice = "" if grown else GROWS_LATER
         await self.look_at_disk()
 
     async def keep_snapshots(self, want: Want) -> None:
