@@ -278,6 +278,9 @@ static bool set_network(struct pairs p) {
         return true;
     bool good = state.container || net_configure("eth0", pairs_get(&p, "mac", ""), pairs_get(&p, "address", ""),
                               pairs_get(&p, "gateway", ""));
+    const char *address6 = pairs_get(&p, "address6", "");
+    if (good && *address6 && !state.container)
+        good = net_configure6("eth0", address6, pairs_get(&p, "gateway6", ""));
     return good && (agent_port() || agent_listen("eth0", "0.0.0.0", STREAM_PORT) >= 0);
 }
 

@@ -49,6 +49,40 @@ static bool add_route(int s, const char *device, in_addr_t to, in_addr_t mask, i
     return !ioctl(s, SIOCADDRT, &r) || errno == EEXIST;
 }
 
+static void write_setting(const char *device, const char *name, const char *value) {
+    char path[128];
+    snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/%s", device, name);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (write(fd, value, strlen(value)) < 0)
+        kernel_log("%s: %s", path, strerror(errno));
+    close(fd);
+}
+
+bool net_configure6(const char *device, const char *address, const char *gateway) {
+    struct {
+        struct in6_addr address;
+        uint32_t prefix;
+        int index;
+    } own = {.prefix = 128, .index = (int)if_nametoindex(device)};
+    struct in6_rtmsg route = {.rtmsg_flags = RTF_UP | RTF_GATEWAY, .rtmsg_metric = 1024};
+    if (inet_pton(AF_INET6, address, &own.address) != 1 || inet_pton(AF_INET6, gateway, &route.rtmsg_gateway) != 1)
+        return false;
+    int s = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (s < 0)
+        return true; /* an image may do without IPv6 */
+    /* nobody else can have the address, and nobody else's router is on this link */
+    write_setting(device, "accept_dad", "0");
+    write_setting(device, "accept_ra", "0");
+    write_setting(device, "disable_ipv6", "0");
+    route.rtmsg_ifindex = own.index;
+    if ((ioctl(s, SIOCSIFADDR, &own) && errno != EEXIST) || (ioctl(s, SIOCADDRT, &route) && errno != EEXIST))
+        kernel_log("no IPv6: %s", strerror(errno));
+    close(s);
+    return true;
+}
+
 bool net_configure(const char *device, const char *mac, const char *address, const char *gateway) {
     struct in_addr own, via;
     if (!inet_aton(address, &own) || !inet_aton(gateway, &via))

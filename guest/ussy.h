@@ -81,6 +81,7 @@ bool control_input(void);
 const char *identity_configure(struct pairs p, char *why, size_t room);
 bool identity_keys(struct pairs p);
 bool net_configure(const char *device, const char *mac, const char *address, const char *gateway);
+bool net_configure6(const char *device, const char *address, const char *gateway);
 void net_up(const char *device);
 
 /* report.c: what the guest says of itself */

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ussycode.runtime.guest.protocol import Pairs
 
-GATEWAY = "169.254.1.1"
+GATEWAY, GATEWAY6 = "169.254.1.1", "fe80::1"
 """The host side of every VM's tap."""
 SEED_BYTES = 64
 """Random bytes given at each configure, so that no two clones share a random pool."""
@@ -24,6 +24,9 @@ class Identity:
     """32 hex characters, used when the image has none."""
     login_user: str = "root"
     gateway: str = GATEWAY
+    address6: str = ""
+    """IPv6 address, without prefix length; empty when the host gives none."""
+    gateway6: str = GATEWAY6
     mac: str = ""
     """Set when given; a clone of a template needs it, a cold boot has it from QEMU."""
     dns: tuple[str, ...] = (GATEWAY,)
@@ -43,6 +46,7 @@ class Identity:
             ("machine_id", self.machine_id), ("login_user", self.login_user), ("grow", "1" if self.grow else "0"),
         ]
         given += [("mac", self.mac)] if self.mac else []
+        given += [("address6", self.address6), ("gateway6", self.gateway6)] if self.address6 else []
         given += [("dns", server) for server in self.dns]
         given += [("env", f"{name}={value}") for name, value in self.env]
         given += [("authorized_key", key) for key in self.authorized_keys]

@@ -109,6 +109,12 @@ def _ipv6(name: str, wanted: bool) -> None:
         (settings / setting).write_text(str(value))
 
 
+def speaks_ipv6(instance: Instance, number: int) -> bool:
+    """Whether the tap of a VM was made for IPv6 too; needs no privilege."""
+    switch = Path(f"/proc/sys/net/ipv6/conf/{instance.tap(number)}/disable_ipv6")
+    return switch.exists() and switch.read_text().strip() == "0"
+
+
 def leftover(instance: Instance) -> list[str]:
     """Names of this instance's taps that exist now."""
     return sorted(p.name for p in Path("/sys/class/net").glob(f"{instance.tap_prefix}*"))

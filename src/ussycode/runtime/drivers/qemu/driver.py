@@ -13,6 +13,7 @@ from ussycode.runtime.drivers.qemu.machine import Host, Machine
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.instance import Instance
+from ussycode.runtime.net import guard
 from ussycode.runtime.privileged.client import HelperClient
 from ussycode.runtime.privileged.protocol import Accel
 
@@ -35,6 +36,7 @@ class QemuDriver:
         self._images = images
         self._machines: dict[VmId, Machine] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._guard: asyncio.Task[None] | None = None
         boots = asyncio.Semaphore(max(2, os.cpu_count() or 1))
         self._host = Host(instance, helper, accel, clock, boot_timeout, boots, self._changed)
 
@@ -45,6 +47,7 @@ class QemuDriver:
     async def open(self) -> None:
         """Load the network rules and take over every VM that is on disk, running or not."""
         await self._host.helper.net_up()
+        self._guard = asyncio.create_task(guard.watch(self._host.helper.net_check))
         for state in saved.every(self._host.instance.data / "vms"):
             machine = Machine(self._host, state)
             self._machines[state.want.vm] = machine
@@ -52,6 +55,9 @@ class QemuDriver:
 
     async def close(self) -> None:
         """Let go of all VMs; they go on running."""
+        if self._guard is not None:
+            self._guard.cancel()
+            await asyncio.gather(self._guard, return_exceptions=True)
         await asyncio.gather(*(machine.leave() for machine in self._machines.values()))
 
     async def seen(self) -> Sequence[Seen]:

@@ -5,7 +5,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -14,7 +14,7 @@ import structlog
 from ussycode.base.clock import Clock
 from ussycode.base.errors import Failure
 from ussycode.runtime import disks
-from ussycode.runtime.driver import Phase, Seen, Want
+from ussycode.runtime.driver import Egress, Phase, Seen, Want
 from ussycode.runtime.drivers.qemu import console, endings
 from ussycode.runtime.drivers.qemu.monitor import Monitor
 from ussycode.runtime.drivers.qemu.process import Watch
@@ -23,6 +23,7 @@ from ussycode.runtime.guest.channel import ControlChannel
 from ussycode.runtime.guest.identity import Identity
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.instance import Instance
+from ussycode.runtime.net import taps
 from ussycode.runtime.privileged import processes, vm_files
 from ussycode.runtime.privileged.client import HelperClient
 from ussycode.runtime.privileged.processes import Record
@@ -142,6 +143,10 @@ class Machine:
     async def update(self, want: Want) -> None:
         """Tell the running guest its new name and keys when they differ from what it was told."""
         told = self.saved.want
+        if told.egress is not want.egress and self._record is not None:
+            await self.host.helper.confine(want.vm, want.number, want.egress is Egress.INTEGRATIONS)
+            told = replace(told, egress=want.egress)
+            self._become(self.saved.phase, want=told)
         if (told.name, told.authorized_keys) == (want.name, want.authorized_keys) or self._channel is None:
             return
         if told.name == want.name:
@@ -265,6 +270,7 @@ class Machine:
         want, saved = self.saved.want, self.saved
         asked = asyncio.ensure_future(self.host.helper.spawn(
             want.vm, want.number, want.vcpus, want.memory_mib, saved.init, self.host.accel,
+            confined=want.egress is Egress.INTEGRATIONS,
         ))
         try:
             process = await asyncio.shield(asked)
@@ -319,8 +325,10 @@ class Machine:
             return False
 
     def _identity(self, want: Want) -> Identity:
+        instance = self.host.instance
         return Identity(
-            hostname=want.name, address=self.host.instance.address(want.number), secret=want.secret,
+            hostname=want.name, address=instance.address(want.number), secret=want.secret,
+            address6=instance.address6(want.number) if taps.speaks_ipv6(instance, want.number) else "",
             machine_id=hashlib.sha256(want.vm.encode()).hexdigest()[:32], login_user=self.saved.login_user,
             env=want.env, authorized_keys=want.authorized_keys,
         )
