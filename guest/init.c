@@ -97,7 +97,14 @@ static int try_port(void) {
     return fd;
 }
 
+/* Out of the container's topmost group, which the image's systemd wants for itself where it hands out controllers. */
+static void make_room_for_init(void) {
+    mkdir("/sys/fs/cgroup/ussycode", 0755);
+    write_text("/sys/fs/cgroup/ussycode/cgroup.procs", "0");
+}
+
 static void serve_host_of_container(int configured) {
+    make_room_for_init();
     fcntl(HOSTS_FD, F_SETFL, O_NONBLOCK);
     agent_hosts(HOSTS_FD);
     prctl(PR_SET_DUMPABLE, 0); /* root of the container may not take over the descriptors that lead to the host */

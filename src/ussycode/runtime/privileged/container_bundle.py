@@ -77,7 +77,8 @@ def _mounts(box: Container) -> list[dict[str, object]]:
         _mount("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
         _mount("/dev/shm", "tmpfs", *plain, "mode=1777", half),  # noqa: S108
         _mount("/sys", "sysfs", *plain, "ro"),
-        _mount("/sys/fs/cgroup", "cgroup", *plain, "relatime", "ro"),
+        # writable as a mount; of version 1 the container owns the one hierarchy that limits nothing
+        _mount("/sys/fs/cgroup", "cgroup", *plain, "relatime", "rw"),
         _mount("/run", "tmpfs", "nosuid", "nodev", "mode=755", half),
         _mount("/run/lock", "tmpfs", *plain, "mode=1777", "size=5m"),
         _mount("/tmp", "tmpfs", "nosuid", "nodev", "mode=1777", half),  # noqa: S108 - the container's own

@@ -148,10 +148,18 @@ class Containers:
         uid = self.instance.container_uids(wanted.number)
         record = Record(pid, processes.start_time(pid) or 0, wanted.number, uid)
         processes.write(run, record)
+        self._give_systemd_its_cgroup(wanted.number, uid)
         veths.connect(self.instance, wanted.number, pid)
         taps.load_rules(rules.admit(self.instance, wanted.number))
         self._runc(wanted.vm, "start", wanted.vm)
         return Process(record.pid, record.started, True)
+
+    def _give_systemd_its_cgroup(self, number: int, uid: int) -> None:
+        """On cgroup v1, where runc gives away nothing: the hierarchy without controllers, in which systemd sorts."""
+        folder = self.cgroups.root / "systemd" / self.cgroups.name / f"vm-{number}"
+        for path in (folder, folder / "cgroup.procs", folder / "tasks"):
+            if path.exists():
+                os.chown(path, uid, uid)
 
     def _bundle(self, run: Path, base: Path, wanted: ContainerRun) -> Layers:
         bundle = run / "bundle"
