@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Protocol
 
 from ussycode.runtime.instance import Instance
-from ussycode.runtime.net import rules, taps, veths
+from ussycode.runtime.net import veths
 from ussycode.runtime.privileged import container_disks, container_mounts, processes, vm_files
 from ussycode.runtime.privileged.cgroups import Cgroups
 from ussycode.runtime.privileged.container_bundle import OPEN_FILES, Container, config
 from ussycode.runtime.privileged.container_disks import Base
 from ussycode.runtime.privileged.container_mounts import Layers
 from ussycode.runtime.privileged.image_bases import base_disk
+from ussycode.runtime.privileged.network import Network
 from ussycode.runtime.privileged.processes import Record
 from ussycode.runtime.privileged.protocol import (
     ContainerDisk,
@@ -81,6 +82,7 @@ class Containers:
 
     instance: Instance
     cgroups: Cgroups
+    network: Network
     guest: Path
     enabled: bool
     children: MutableMapping[str, Child]
@@ -146,11 +148,11 @@ class Containers:
         pid = int((run / "pid").read_text())
         self.children[wanted.vm] = Orphan(pid)
         uid = self.instance.container_uids(wanted.number)
-        record = Record(pid, processes.start_time(pid) or 0, wanted.number, uid)
+        record = Record(pid, processes.start_time(pid) or 0, wanted.number, uid, confined=wanted.confined)
         processes.write(run, record)
         self._give_systemd_its_cgroup(wanted.number, uid)
-        veths.connect(self.instance, wanted.number, pid)
-        taps.load_rules(rules.admit(self.instance, wanted.number))
+        veths.connect(self.instance, wanted.number, pid, ipv6=self.network.ipv6)
+        self.network.admit(wanted.number, wanted.confined)
         self._runc(wanted.vm, "start", wanted.vm)
         return Process(record.pid, record.started, True)
 

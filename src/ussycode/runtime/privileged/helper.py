@@ -70,7 +70,9 @@ class Helper:
     @property
     def containers(self) -> Containers:
         """Root's side of containers."""
-        return Containers(self.instance, self.cgroups, self.boot.guest, self.with_containers, self.children)
+        return Containers(
+            self.instance, self.cgroups, self.network, self.boot.guest, self.with_containers, self.children
+        )
 
     def do(self, request: Request) -> Reply:
         """Carry out one request. What the host refuses comes back as a sentence, never as an exception."""

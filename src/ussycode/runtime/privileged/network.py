@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ussycode.runtime.instance import Instance
-from ussycode.runtime.net import forwarding, rules, surroundings, taps, wall
+from ussycode.runtime.instance import CONTAINER_UID_FIRST, Instance
+from ussycode.runtime.net import forwarding, rules, surroundings, taps, veths, wall
 from ussycode.runtime.net.policy import Policy, Surroundings
 from ussycode.runtime.privileged.processes import Record
 
@@ -108,11 +108,17 @@ class Network:
             if (_LINKS / name).exists():
                 continue
             try:
-                mended = taps.revive(record.pid, self.instance, record.number, ipv6=self.ipv6)
+                mended = self._revive(record)
             except (OSError, subprocess.CalledProcessError):
                 mended = False
             self._loaded = {}
             yield f"{vm} had lost its interface {name}; " + ("it has it back" if mended else "restart the VM")
+
+    def _revive(self, record: Record) -> bool:
+        if record.uid >= CONTAINER_UID_FIRST:
+            veths.connect(self.instance, record.number, record.pid, ipv6=self.ipv6)
+            return True
+        return taps.revive(record.pid, self.instance, record.number, ipv6=self.ipv6)
 
     def _lost_routes(self) -> Iterator[str]:
         routed = surroundings.guests(self.instance.tap_prefix)
@@ -156,8 +162,9 @@ class Network:
         return {found[1]: found[0] for found in _ALIEN.finditer(listed) if ours.fullmatch(found[1])}
 
     def _elements(self) -> set[str]:
-        table = self.instance.table
-        listed = taps.run("nft", "-f", "-", text=f"list set inet {table} guests\nlist set inet {table} confined\n")
+        listed = "".join(
+            taps.run("nft", "list", "set", "inet", self.instance.table, name, text="") for name in ("guests", "confined")
+        )
         words = re.findall(r'"([^"]+)"(?: \. ([0-9.]+))?', listed)
         return {f"{tap} {address}".strip() for tap, address in words}
 

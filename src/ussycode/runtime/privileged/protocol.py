@@ -142,6 +142,8 @@ class ContainerRun(Verb, frozen=True):
     memory_mib: MemoryMib
     init: GuestInit
     hostname: Hostname
+    confined: bool = False
+    """As for `Spawn`."""
 
 
 class ContainerRename(Verb, frozen=True):

@@ -5,7 +5,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ import structlog
 
 from ussycode.base.clock import Clock
 from ussycode.base.errors import Failure
-from ussycode.runtime.driver import Phase, Sample, Seen, Snapshot, Want
+from ussycode.runtime.driver import Egress, Phase, Sample, Seen, Snapshot, Want
 from ussycode.runtime.drivers.container.saved import Saved, save
 from ussycode.runtime.drivers.qemu import console, endings
 from ussycode.runtime.drivers.qemu.process import Watch
@@ -151,6 +151,10 @@ class Box:
     async def update(self, want: Want) -> None:
         """Tell the running container its new name and keys when they differ from what it was told."""
         told = self.saved.want
+        if told.egress is not want.egress and self._record is not None:
+            await self.host.helper.confine(want.vm, want.number, want.egress is Egress.INTEGRATIONS)
+            told = replace(told, egress=want.egress)
+            self._become(self.saved.phase, want=told)
         if (told.name, told.authorized_keys) == (want.name, want.authorized_keys) or self._channel is None:
             return
         if told.name == want.name:
@@ -277,6 +281,7 @@ class Box:
         want = self.saved.want
         asked = asyncio.ensure_future(self.host.helper.run(ContainerRun(
             want.vm, want.number, want.vcpus, want.memory_mib, self.saved.init, want.name,
+            confined=want.egress is Egress.INTEGRATIONS,
         )))
         try:
             process = await asyncio.shield(asked)
