@@ -15,6 +15,8 @@ from ussycode.runtime.drivers.qemu.driver import QemuDriver
 from ussycode.runtime.images.store import ImageStore
 from ussycode.runtime.instance import Instance, claim, make_folders
 from ussycode.runtime.kernel import BootFiles
+from ussycode.runtime.net.guard import CHECK_SECONDS
+from ussycode.runtime.net.policy import USUAL, Policy
 from ussycode.runtime.privileged import server
 from ussycode.runtime.privileged.client import HelperClient
 from ussycode.runtime.privileged.protocol import Accel
@@ -32,10 +34,13 @@ class Node:
     boot: BootFiles
     helper: HelperClient
     process: BaseProcess
+    policy: Policy = USUAL
 
-    async def driver(self, boot_timeout: float = BOOT_SECONDS) -> QemuDriver:
+    async def driver(self, boot_timeout: float = BOOT_SECONDS, check_seconds: float = CHECK_SECONDS) -> QemuDriver:
         """An opened driver, as a fresh control process would make it."""
-        driver = QemuDriver(self.instance, self.images, self.helper, Accel.TCG, SystemClock(), boot_timeout)
+        driver = QemuDriver(
+            self.instance, self.images, self.helper, Accel.TCG, SystemClock(), boot_timeout, check_seconds,
+        )
         await driver.open()
         return driver
 
@@ -43,7 +48,8 @@ class Node:
         """Start the helper's process and wait until it listens."""
         self.instance.helper_socket.unlink(missing_ok=True)
         self.process = multiprocessing.get_context("fork").Process(
-            target=server.serve, args=(self.instance, self.boot, tsc_khz()), kwargs={"containers": True},
+            target=server.serve, args=(self.instance, self.boot, tsc_khz()),
+            kwargs={"containers": True, "policy": self.policy},
         )
         self.process.start()
         while not self.instance.helper_socket.exists():
@@ -52,13 +58,14 @@ class Node:
 
 
 @asynccontextmanager
-async def running_node(images: ImageStore, boot: BootFiles) -> AsyncIterator[Node]:
+async def running_node(images: ImageStore, boot: BootFiles, policy: Policy = USUAL) -> AsyncIterator[Node]:
     """A node whose every trace is gone afterwards, whatever the test did."""
     data = Path(tempfile.mkdtemp(prefix="ussycode-node-", dir="/var/tmp"))
     data.chmod(0o711)
     instance = claim(data)
     make_folders(instance)
-    node = Node(instance, images, boot, HelperClient(instance.helper_socket), BaseProcess.__new__(BaseProcess))
+    helper = HelperClient(instance.helper_socket)
+    node = Node(instance, images, boot, helper, BaseProcess.__new__(BaseProcess), policy)
     node.start_helper()
     try:
         yield node

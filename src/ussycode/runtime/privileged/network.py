@@ -162,9 +162,8 @@ class Network:
         return {found[1]: found[0] for found in _ALIEN.finditer(listed) if ours.fullmatch(found[1])}
 
     def _elements(self) -> set[str]:
-        listed = "".join(
-            taps.run("nft", "list", "set", "inet", self.instance.table, name, text="") for name in ("guests", "confined")
-        )
+        table = self.instance.table
+        listed = "".join(taps.run("nft", "list", "set", "inet", table, name, text="") for name in ("guests", "confined"))
         words = re.findall(r'"([^"]+)"(?: \. ([0-9.]+))?', listed)
         return {f"{tap} {address}".strip() for tap, address in words}
 

@@ -30,9 +30,12 @@ class QemuDriver:
 
     def __init__(
         self, instance: Instance, images: ImageStore, helper: HelperClient, accel: Accel, clock: Clock,
-        boot_timeout: float = BOOT_SECONDS,
+        boot_timeout: float = BOOT_SECONDS, check_seconds: float = guard.CHECK_SECONDS,
     ) -> None:
-        """`helper` speaks to the privileged helper of the same instance; `boot_timeout` in seconds."""
+        """`helper` speaks to the privileged helper of the same instance; `boot_timeout` in seconds, as the time
+        between two looks after the network.
+        """
+        self._check_seconds = check_seconds
         self._images = images
         self._machines: dict[VmId, Machine] = {}
         self._listeners: list[Callable[[], None]] = []
@@ -47,7 +50,7 @@ class QemuDriver:
     async def open(self) -> None:
         """Load the network rules and take over every VM that is on disk, running or not."""
         await self._host.helper.net_up()
-        self._guard = asyncio.create_task(guard.watch(self._host.helper.net_check))
+        self._guard = asyncio.create_task(guard.watch(self._host.helper.net_check, self._check_seconds))
         for state in saved.every(self._host.instance.data / "vms"):
             machine = Machine(self._host, state)
             self._machines[state.want.vm] = machine
