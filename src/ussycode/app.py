@@ -31,12 +31,14 @@ from ussycode.identity import ops as identity
 from ussycode.identity.keys import PublicKey, read_public_key
 from ussycode.ports import App, ImageCatalog, Waiters
 from ussycode.runtime.driver import Driver
+from ussycode.runtime.drivers.both import Both, NoContainers, NodeDriver
+from ussycode.runtime.drivers.container.driver import ContainerDriver
 from ussycode.runtime.drivers.fake import FakeDriver
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
 from ussycode.runtime.images.store import ImageStore
 from ussycode.runtime.instance import Instance, load
 from ussycode.runtime.net import facing
-from ussycode.runtime.privileged.client import HelperClient
+from ussycode.runtime.privileged.container_client import ContainerClient
 from ussycode.runtime.privileged.protocol import Accel
 from ussycode.tokens.verify import TokenVerifier
 from ussycode.vms import ops as vms
@@ -124,9 +126,12 @@ def node(config: Config, accel: str) -> Node:
         return Node(FakeDriver(), NoGuests(), NamedImages((config.default_image,)))
     instance = _instance(config)
     store = ImageStore(config.data_dir / "images")
-    driver = QemuDriver(
-        instance, store, HelperClient(instance.helper_socket), Accel(accel), SystemClock(), config.boot_timeout
-    )
+    clock, helper = SystemClock(), ContainerClient(instance.helper_socket)
+    vms = QemuDriver(instance, store, helper, Accel(accel), clock, config.boot_timeout)
+    boxes: NodeDriver = NoContainers()
+    if config.containers:
+        boxes = ContainerDriver(instance, store, helper, clock, config.boot_timeout)
+    driver = Both(vms, boxes)
     return Node(driver, driver, StoredImages(store))
 
 

@@ -107,6 +107,7 @@ class Config:
     metrics_port: int
     runtime: str
     accel: str
+    containers: bool
     registration: str
     default_image: str
     edge_processes: int
@@ -152,6 +153,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("metrics_port", _port, "9464", "operator port on 127.0.0.1 with /metrics"),
     Setting("runtime", _one_of("qemu", "fake"), "qemu", "what runs VMs; fake runs none, for development"),
     Setting("accel", _one_of("auto", "kvm", "tcg"), "auto", "auto probes KVM by a bounded boot"),
+    Setting("containers", _bool, "false", "allow new --isolation container: quicker, with a weaker wall than a VM"),
     Setting("registration", _one_of("auto", "open", "closed"), "auto",
             "who may register with an unknown key; auto: open on loopback only"),
     Setting("default_image", str, "ussyuntu", "image of `new` without --image"),

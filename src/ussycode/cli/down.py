@@ -14,6 +14,8 @@ from ussycode.cli import prepare, state
 from ussycode.config import Config
 from ussycode.runtime import instance as instances
 from ussycode.runtime.driver import Phase
+from ussycode.runtime.drivers.both import Both
+from ussycode.runtime.drivers.container.driver import ContainerDriver
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
 from ussycode.runtime.drivers.qemu.process import Watch
 from ussycode.runtime.images.store import ImageStore
@@ -21,6 +23,7 @@ from ussycode.runtime.instance import Instance
 from ussycode.runtime.kernel import BootFiles
 from ussycode.runtime.privileged import processes, server
 from ussycode.runtime.privileged.client import HelperClient
+from ussycode.runtime.privileged.container_client import ContainerClient
 from ussycode.runtime.privileged.protocol import Accel
 
 SUPERVISOR_SECONDS = 25.0
@@ -55,7 +58,8 @@ def _end_guests(config: Config, instance: Instance) -> int:
     instance.helper_socket.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
-        server.serve(instance, BootFiles(config.data_dir, config.data_dir, "", ""), 0)  # nothing is booted from here
+        nothing = BootFiles(config.data_dir, config.data_dir, "", "")  # to boot from
+        server.serve(instance, nothing, 0, containers=True)
         os._exit(0)
     place = instance.run / "vm"
     names = [folder.name for folder in place.iterdir()] if place.exists() else []
@@ -81,8 +85,10 @@ def _wait_for(instance: Instance) -> None:
 
 
 async def _stop_all(config: Config, instance: Instance, names: list[str]) -> int:
-    helper = HelperClient(instance.helper_socket)
-    driver = QemuDriver(instance, ImageStore(config.data_dir / "images"), helper, Accel.TCG, SystemClock())
+    helper, clock = ContainerClient(instance.helper_socket), SystemClock()
+    images = ImageStore(config.data_dir / "images")
+    vms = QemuDriver(instance, images, helper, Accel.TCG, clock)
+    driver = Both(vms, ContainerDriver(instance, images, helper, clock))
     await driver.open()
     alive = [one.vm for one in await driver.seen() if one.phase in (Phase.RUNNING, Phase.STARTING)]
     with suppress(TimeoutError):
@@ -105,7 +111,7 @@ async def _kill_what_is_left(instance: Instance, helper: HelperClient, name: str
     await helper.remove_traces(name, record.number)
 
 
-async def _stop(driver: QemuDriver, vm: str) -> None:
+async def _stop(driver: Both, vm: str) -> None:
     try:
         await driver.stop(vm)
     except Failure as failure:

@@ -21,7 +21,9 @@ class HelperSettings(msgspec.Struct, frozen=True):
     initrd: str
     version: str
     digest: str
+    guest: str
     tsc_khz: int
+    containers: bool
 
 
 def pack(settings: msgspec.Struct) -> int:
@@ -43,8 +45,8 @@ def helper(_config: Config, asked: argparse.Namespace) -> int:
     log_to_stderr(True)
     instance = load(Path(given.data_dir))
     assert instance is not None
-    boot = BootFiles(Path(given.kernel), Path(given.initrd), given.version, given.digest)
-    server.serve(instance, boot, given.tsc_khz)
+    boot = BootFiles(Path(given.kernel), Path(given.initrd), given.version, given.digest, Path(given.guest))
+    server.serve(instance, boot, given.tsc_khz, containers=given.containers)
     return 0
 
 

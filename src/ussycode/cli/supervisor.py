@@ -100,7 +100,7 @@ class Supervisor:
         boot = self.prepared.boot
         given = HelperSettings(
             str(self.config.data_dir), str(boot.kernel), str(boot.initrd), boot.version, boot.digest,
-            self.prepared.tsc_khz,
+            str(boot.guest), self.prepared.tsc_khz, self.config.containers,
         )
         return pack(given), [], 0
 
