@@ -82,6 +82,10 @@ def _addresses(text: str) -> tuple[str, ...]:
     return tuple(str(ipaddress.ip_address(part.strip())) for part in text.split(",") if part.strip())
 
 
+def _networks(text: str) -> tuple[str, ...]:
+    return tuple(str(ipaddress.ip_network(part.strip())) for part in text.split(",") if part.strip())
+
+
 def _url(text: str) -> str:
     if text and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", text):
         raise ValueError("write a http:// or https:// address")
@@ -118,6 +122,12 @@ class Config:
     admin_keys: Path | None
     otlp_endpoint: str
     log_json: bool
+    net_mbit: int
+    net_packets: int
+    net_connections: int
+    net_tracked: int
+    net_integrations: tuple[str, ...]
+    net_ipv6: bool
 
     @property
     def on_loopback(self) -> bool:
@@ -165,6 +175,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("admin_keys", _maybe_path, "", "file of SSH public keys that register as admin; empty: the operator's own"),
     Setting("otlp_endpoint", _url, "", "OTLP/HTTP collector for spans; empty: none"),
     Setting("log_json", _bool, "true", "log lines as JSON"),
+    Setting("net_mbit", _count(1, 1_000_000), "1000", "megabits per second of one VM to the internet, and back"),
+    Setting("net_packets", _count(100, 10_000_000), "50000", "frames per second that one VM may send"),
+    Setting("net_connections", _count(1, 1_000_000), "200", "new connections per second of one VM"),
+    Setting("net_tracked", _count(16, 1_000_000), "2048", "connections of one VM at once"),
+    Setting("net_integrations", _networks, "", "networks that every VM may reach, also private ones and with "
+            "egress integrations; comma-separated"),
+    Setting("net_ipv6", _bool, "true", "give VMs IPv6 when this host has it"),
 )
 assert [s.name for s in SETTINGS] == [f.name for f in fields(Config)]
 

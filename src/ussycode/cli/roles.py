@@ -2,15 +2,41 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 from pathlib import Path
 
 import msgspec
 
 from ussycode.config import Config
+from ussycode.runtime.net.policy import Policy
 
 MAX_SETTINGS = 1 << 20
 """Largest settings document in bytes."""
+
+
+class NetSettings(msgspec.Struct, frozen=True):
+    """The operator's limits on guests' networks, as the helper is told them."""
+
+    mbit: int
+    packets: int
+    connections: int
+    tracked: int
+    integrations: tuple[str, ...]
+    ipv6: bool
+
+    @classmethod
+    def of(cls, config: Config) -> NetSettings:
+        """What the settings say."""
+        return cls(
+            config.net_mbit, config.net_packets, config.net_connections, config.net_tracked, config.net_integrations,
+            config.net_ipv6,
+        )
+
+    def policy(self) -> Policy:
+        """The same for the rules."""
+        integrations = tuple(ipaddress.ip_network(text) for text in self.integrations)
+        return Policy(self.mbit, self.packets, self.connections, self.tracked, integrations, self.ipv6)
 
 
 class HelperSettings(msgspec.Struct, frozen=True):
@@ -24,6 +50,7 @@ class HelperSettings(msgspec.Struct, frozen=True):
     guest: str
     tsc_khz: int
     containers: bool
+    net: NetSettings
 
 
 def pack(settings: msgspec.Struct) -> int:
@@ -46,7 +73,7 @@ def helper(_config: Config, asked: argparse.Namespace) -> int:
     instance = load(Path(given.data_dir))
     assert instance is not None
     boot = BootFiles(Path(given.kernel), Path(given.initrd), given.version, given.digest, Path(given.guest))
-    server.serve(instance, boot, given.tsc_khz, containers=given.containers)
+    server.serve(instance, boot, given.tsc_khz, containers=given.containers, policy=given.net.policy())
     return 0
 
 

@@ -20,7 +20,7 @@ from ussycode.base.pki import open_authority
 from ussycode.cli import children, state
 from ussycode.cli.listeners import Listeners
 from ussycode.cli.prepare import Prepared
-from ussycode.cli.roles import HelperSettings, pack
+from ussycode.cli.roles import HelperSettings, NetSettings, pack
 from ussycode.config import Config
 from ussycode.wire.control import ControlSettings
 
@@ -100,7 +100,7 @@ class Supervisor:
         boot = self.prepared.boot
         given = HelperSettings(
             str(self.config.data_dir), str(boot.kernel), str(boot.initrd), boot.version, boot.digest,
-            str(boot.guest), self.prepared.tsc_khz, self.config.containers,
+            str(boot.guest), self.prepared.tsc_khz, self.config.containers, NetSettings.of(self.config),
         )
         return pack(given), [], 0
 

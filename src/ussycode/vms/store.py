@@ -54,6 +54,12 @@ def by_id(tx: Tx, vm: str) -> Vm | None:
     return None if row is None else _vm(row)
 
 
+def by_number(tx: Tx, number: int) -> Vm | None:
+    """The VM with this number, also while it is being deleted."""
+    row = tx.conn.execute(sa.select(vms).where(vms.c.number == number)).first()
+    return None if row is None else _vm(row)
+
+
 def of_owner(tx: Tx, owner: str) -> list[Vm]:
     """An account's VMs by name, without those being deleted."""
     query = sa.select(vms).where(vms.c.owner == owner, vms.c.power != Power.ABSENT.value).order_by(vms.c.name)

@@ -163,8 +163,8 @@ class Network:
 
     def _elements(self) -> set[str]:
         table = self.instance.table
-        listed = "".join(taps.run("nft", "list", "set", "inet", table, name, text="") for name in ("guests", "confined"))
-        words = re.findall(r'"([^"]+)"(?: \. ([0-9.]+))?', listed)
+        shown = [taps.run("nft", "list", "set", "inet", table, name, text="") for name in ("guests", "confined")]
+        words = re.findall(r'"([^"]+)"(?: \. ([0-9.]+))?', "".join(shown))
         return {f"{tap} {address}".strip() for tap, address in words}
 
     def _expected(self) -> set[str]:
