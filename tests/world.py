@@ -20,7 +20,7 @@ from ussycode.dispatch import Call, Outcome, run
 from ussycode.identity import ops as identity
 from ussycode.identity import store
 from ussycode.identity.keys import PublicKey
-from ussycode.ports import App, Waiters
+from ussycode.ports import App, Uses, Waiters
 from ussycode.runtime.drivers.fake import FakeDriver
 from ussycode.vms import ops as vms
 
@@ -74,7 +74,7 @@ async def world(driver: FakeDriver | None = None, **options: str) -> AsyncIterat
     made = driver or FakeDriver()
     loop = Reconciler(made, lambda: vms.wants(app), lambda seen: vms.observe(app, seen), clock)
     images = NamedImages((config.default_image, "debian-min"))
-    app = App(config, db, clock, LocalLink(NoGuests()), images, Waiters(), Telemetry("test"), loop.nudge)
+    app = App(config, db, clock, LocalLink(NoGuests()), images, Waiters(), Telemetry("test"), loop.nudge, Uses(clock))
     db.listen(app.waiters.heard)
     made.on_change(loop.nudge)
     task = asyncio.create_task(loop.run())

@@ -22,14 +22,16 @@ from ussycode.base.db import Database
 from ussycode.base.events import Event
 from ussycode.base.telemetry import Telemetry, export_otlp, log_to_stderr
 from ussycode.config import Config
+from ussycode.doors.edgefeed.answers import Answers
 from ussycode.doors.edgefeed.server import FeedServer
+from ussycode.doors.metadata.server import MetadataDoor
 from ussycode.doors.metrics.server import serve_metrics
 from ussycode.doors.ssh.door import SshDoor
 from ussycode.doors.ssh.hostkey import load_host_key
 from ussycode.doors.web.app import serve_web
 from ussycode.identity import ops as identity
 from ussycode.identity.keys import PublicKey, read_public_key
-from ussycode.ports import App, ImageCatalog, Waiters
+from ussycode.ports import App, ImageCatalog, Uses, Waiters
 from ussycode.runtime.driver import Driver
 from ussycode.runtime.drivers.both import Both, NoContainers, NodeDriver
 from ussycode.runtime.drivers.container.driver import ContainerDriver
@@ -40,9 +42,14 @@ from ussycode.runtime.instance import Instance, load
 from ussycode.runtime.net import facing
 from ussycode.runtime.privileged.container_client import ContainerClient
 from ussycode.runtime.privileged.protocol import Accel
+from ussycode.tokens import ops as tokens_ops
 from ussycode.tokens.verify import TokenVerifier
 from ussycode.vms import ops as vms
 from ussycode.wire.control import ControlSettings
+
+
+USES_SECONDS = 30.0
+"""Between two writes of when keys and tokens were used last."""
 
 
 def home(config: Config) -> Path:
@@ -171,10 +178,11 @@ async def _serve(config: Config, given: ControlSettings) -> None:
     )
     side.driver.on_change(loop.nudge)
     app = App(
-        config, db, clock, LocalLink(side.guests), side.images, Waiters(), telemetry, loop.nudge
+        config, db, clock, LocalLink(side.guests), side.images, Waiters(), telemetry, loop.nudge, Uses(clock)
     )
     await identity.approve_admins(app, _keys(given.admin_keys))
-    tokens, feed = TokenVerifier(app), FeedServer(app, frozenset({0, given.edge_uid}))
+    tokens = TokenVerifier(app)
+    feed = FeedServer(app, frozenset({0, given.edge_uid}), Answers(app, tokens))
     door = SshDoor(app, [load_host_key(home(config) / "ssh_host_ed25519_key")])
     for listener in (_counted(app), app.waiters.heard, tokens.heard, feed.heard, door.heard, _nudged(app)):
         db.listen(listener)
@@ -182,6 +190,7 @@ async def _serve(config: Config, given: ControlSettings) -> None:
     async with asyncio.TaskGroup() as group:
         running = [
             group.create_task(loop.run(), name="reconciler"),
+            group.create_task(_write_uses(app), name="uses"),
             group.create_task(feed.serve(_listening(given.feed_fd)), name="feed"),
             group.create_task(serve_web(app, tokens, _listening(given.web_fd)), name="web"),
             group.create_task(serve_metrics(app, _listening(given.metrics_fd), edges), name="metrics"),
@@ -189,6 +198,7 @@ async def _serve(config: Config, given: ControlSettings) -> None:
         ]
         if config.runtime == "qemu":
             running.append(group.create_task(_resolver(config).run(), name="resolver"))
+            running.append(group.create_task(_metadata(app), name="metadata"))
         await stop.wait()
         await door.close()
         for task in running:
@@ -197,10 +207,21 @@ async def _serve(config: Config, given: ControlSettings) -> None:
     db.close()
 
 
+async def _write_uses(app: App) -> None:
+    while True:
+        await asyncio.sleep(USES_SECONDS)
+        await tokens_ops.write_uses(app)
+
+
 def _resolver(config: Config) -> Forwarder:
     """The guests' DNS: reachable from taps alone, forwards to the servers this host asks."""
     port = _instance(config).dns_port
     return Forwarder(facing.udp(port), facing.tcp(port), host_servers)
+
+
+async def _metadata(app: App) -> None:
+    instance = _instance(app.config)
+    await MetadataDoor(app, instance.pool).serve(facing.tcp(instance.metadata_port))
 
 
 def _listening(fd: int) -> socket.socket:

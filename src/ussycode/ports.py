@@ -18,6 +18,8 @@ from ussycode.runtime.guest.listeners import Listener
 from ussycode.runtime.guest.streams import Stream
 
 T = TypeVar("T")
+MAX_USES = 100_000
+"""Keys and tokens whose use is noted between two writes; of further ones the time is not kept."""
 
 
 class NodeLink(Protocol):
@@ -90,6 +92,24 @@ class Waiters:
                 del self._waiting[subject]
 
 
+@dataclass
+class Uses:
+    """When keys and tokens were used last, gathered here and written now and then: a read must not cost a write."""
+
+    clock: Clock
+    _seen: dict[str, float] = field(default_factory=dict)
+
+    def note(self, subject: str) -> None:
+        """`subject` (`key:FINGERPRINT` or `handle:ID`) was used now."""
+        if len(self._seen) < MAX_USES or subject in self._seen:
+            self._seen[subject] = self.clock.now()
+
+    def take(self) -> dict[str, float]:
+        """What was noted since the last call, by subject in unix seconds."""
+        seen, self._seen = self._seen, {}
+        return seen
+
+
 @dataclass(frozen=True)
 class App:
     """Everything a use case may need; nothing in it is optional."""
@@ -103,6 +123,7 @@ class App:
     telemetry: Telemetry
     nudge: Callable[[], None]
     """Ask the reconciler to look now."""
+    uses: Uses
 
 
 class Talk(Protocol):

@@ -36,6 +36,10 @@ class Caller:
     commands: frozenset[str] | None = None
     email: str = ""
     """Verified address, or empty."""
+    tag: str = ""
+    """It reaches VMs with this tag only; empty for no such limit."""
+    expires: float | None = None
+    """Unix seconds at which a token ends; None for what does not end by itself."""
 
     @property
     def known(self) -> bool:

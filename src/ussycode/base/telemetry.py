@@ -24,6 +24,7 @@ class Telemetry:
         self._commands = self._counter("ussycode_commands", "commands by outcome", "command", "via", "code")
         self._command_seconds = self._histogram("ussycode_command_seconds", "command duration", "command")
         self._decisions = self._counter("ussycode_decisions", "access decisions", "action", "reply", "reason")
+        self._tokens = self._counter("ussycode_tokens", "tokens shown, by result", "result")
         self._events = self._counter("ussycode_events", "events by kind", "kind")
         self._vms = Gauge("ussycode_vms", "VMs by phase", ["phase"], registry=self.registry)
         self._steps = self._histogram("ussycode_lifecycle_seconds", "lifecycle steps", "step", "result")
@@ -48,6 +49,10 @@ class Telemetry:
     def decision(self, action: str, reply: str, reason: str) -> None:
         """Count one access decision."""
         self._decisions.labels(action, reply, reason).inc()
+
+    def token(self, result: str) -> None:
+        """Count one token shown: `ok`, or the code of its refusal."""
+        self._tokens.labels(result).inc()
 
     def event(self, kind: str) -> None:
         """Count one committed event."""

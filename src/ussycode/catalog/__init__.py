@@ -1,7 +1,7 @@
 """The one explicit command tree."""
 from __future__ import annotations
 
-from ussycode.catalog import clients, declined, manual
+from ussycode.catalog import clients, credentials, declined, manual
 from ussycode.catalog.builtin import exit_command, help_of
 from ussycode.cmdline.tree import Tree
 from ussycode.identity import commands as identity
@@ -11,7 +11,7 @@ from ussycode.vms import commands as vms
 TREE: Tree = Tree.of(
     ("VMs", vms.ALL),
     ("Sharing", sharing.ALL),
-    ("You", identity.ALL),
+    ("You", (*identity.ALL, *credentials.ALL)),
     ("This lobby", (help_of(lambda: TREE), manual.doc, exit_command)),
     ("Your own machine", (clients.ssh_config, clients.completion, clients.complete_of(lambda: TREE))),
     ("Elsewhere", declined.ALL),

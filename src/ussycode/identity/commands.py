@@ -1,6 +1,7 @@
 """Commands about the caller: who they are, their keys, their browser."""
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import segno
@@ -9,7 +10,7 @@ from ussycode.access.actions import Action
 from ussycode.base.clock import rfc3339
 from ussycode.base.errors import ErrorCode, Kind, printable
 from ussycode.cmdline.render import Style, table
-from ussycode.cmdline.spec import ACCOUNT, command, switch, word
+from ussycode.cmdline.spec import ACCOUNT, command, flag, switch, word
 from ussycode.identity import ops
 from ussycode.identity.keys import MAX_LINE, PublicKey, read_public_key
 from ussycode.identity.model import SshKey
@@ -27,6 +28,13 @@ def key_name(text: str) -> str:
     if not name or len(name) > 60 or printable(name) != name:
         raise ValueError("1 to 60 printable characters")
     return name
+
+
+def key_tag(text: str) -> str:
+    """A tag as VMs carry them."""
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", text):
+        raise ValueError("a tag is a-z, then a-z, 0-9, _ and -")
+    return text
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class KeysView:
         return [
             {"name": k.name, "public_key": k.public_key, "fingerprint": k.fingerprint,
              "current": k.fingerprint == self.current}
+            | ({"tag": k.tag} if k.tag else {}) | ({"last_used_at": rfc3339(k.last_used)} if k.last_used else {})
             for k in self.keys
         ]
 
@@ -94,12 +103,6 @@ async def whoami(ctx: Ctx, a: Nothing) -> WhoView:
     return WhoView(who.user, who.handle, who.role.value, who.email, keys)
 
 
-@command("ssh-key list", needs=Action.ACCOUNT_READ, on=ACCOUNT, reads_only=True, aliases=("ssh-key ls",))
-async def key_list(ctx: Ctx, a: Nothing) -> KeysView:
-    """List your SSH keys."""
-    return KeysView(tuple(await ops.list_keys(ctx.app, ctx.permit)), ctx.caller.key)
-
-
 @dataclass(frozen=True)
 class AddKey:
     """Arguments of `ssh-key add`."""
@@ -107,6 +110,7 @@ class AddKey:
     public_key: tuple[str, ...] = word(
         str, help="the line of a .pub file; read from standard input when omitted", many=True, default=()
     )
+    tag: str = flag(key_tag, help="it reaches VMs with this tag only, and changes nothing of yours", default="")
 
 
 @command("ssh-key add", needs=Action.ACCOUNT_CHANGE, on=ACCOUNT, examples=("ssh-key add ssh-ed25519 AAAA... laptop",))
@@ -114,7 +118,7 @@ async def key_add(ctx: Ctx, a: AddKey) -> KeysView:
     """Register another SSH key; its comment becomes its name."""
     text = " ".join(a.public_key) or (await ctx.talk.read_stdin(MAX_LINE)).decode(errors="replace")
     key = _read(text)
-    made = await ops.add_key(ctx.app, ctx.permit, key, key.comment or key.fingerprint[7:19])
+    made = await ops.add_key(ctx.app, ctx.permit, key, key.comment or key.fingerprint[7:19], a.tag)
     return KeysView((made,), ctx.caller.key, f"added {made.name} ({made.fingerprint})")
 
 
@@ -123,21 +127,6 @@ def _read(text: str) -> PublicKey:
         return read_public_key(text)
     except ValueError as why:
         raise BAD_KEY(why=why) from None
-
-
-@dataclass(frozen=True)
-class RemoveKey:
-    """Arguments of `ssh-key remove`."""
-
-    key: tuple[str, ...] = word(str, help="name, fingerprint or public key", many=True)
-
-
-@command("ssh-key remove", needs=Action.ACCOUNT_CHANGE, on=ACCOUNT, aliases=("ssh-key rm",),
-         examples=("ssh-key remove laptop",))
-async def key_remove(ctx: Ctx, a: RemoveKey) -> KeysView:
-    """Forget an SSH key; its tokens and your browser sign-ins end with it."""
-    gone = await ops.remove_key(ctx.app, ctx.permit, " ".join(a.key))
-    return KeysView((gone,), ctx.caller.key, f"removed {gone.name} ({gone.fingerprint})")
 
 
 @dataclass(frozen=True)
@@ -196,4 +185,4 @@ async def browser(ctx: Ctx, a: Browser) -> LinkView:
     return LinkView(ctx.app.config.host_url(ctx.app.config.domain) + f"login/{code}", a.qr)
 
 
-ALL = (whoami, key_list, key_add, key_remove, key_rename, browser)
+ALL = (whoami, key_add, key_rename, browser)

@@ -29,6 +29,10 @@ class SshKey:
     public_key: str
     name: str
     created_at: float
+    tag: str = ""
+    """It reaches VMs with this tag only; empty for no such limit."""
+    last_used: float = 0.0
+    """Unix seconds, to the minute; 0 until it is used."""
 
 
 @dataclass(frozen=True)

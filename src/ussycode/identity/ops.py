@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ussycode.access.decide import Permit
 from ussycode.access.facts import Caller, Role, Via
@@ -74,7 +74,9 @@ def who(tx: Tx, key: str, via: Via) -> tuple[Caller, User] | None:
     """Caller and account behind a registered fingerprint."""
     found = store.key_by_fingerprint(tx, key)
     user = None if found is None else store.user_by(tx, "id", found.user)
-    return None if user is None else (caller_of(user, via, key), user)
+    if found is None or user is None:
+        return None
+    return replace(caller_of(user, via, key), tag=found.tag), user
 
 
 async def may_register(app: App, key: str) -> Role | None:
@@ -152,8 +154,11 @@ async def list_keys(app: App, permit: Permit) -> list[SshKey]:
     return await app.db.read(lambda tx: store.keys_of(tx, permit.actor))
 
 
-async def add_key(app: App, permit: Permit, key: PublicKey, name: str) -> SshKey:
-    """Register another key. Raises KEY_TAKEN, KEY_NAME_TAKEN or TOO_MANY_KEYS."""
+async def add_key(app: App, permit: Permit, key: PublicKey, name: str, tag: str = "") -> SshKey:
+    """Register another key, for VMs with `tag` only unless that is empty.
+
+    Raises KEY_TAKEN, KEY_NAME_TAKEN or TOO_MANY_KEYS.
+    """
 
     def add(tx: Tx) -> SshKey:
         mine = store.keys_of(tx, permit.actor)
@@ -165,8 +170,9 @@ async def add_key(app: App, permit: Permit, key: PublicKey, name: str) -> SshKey
             raise KEY_TAKEN()
         if any(k.name == name for k in mine):
             raise KEY_NAME_TAKEN(name=name)
-        made = store.insert_key(tx, permit.actor, key.fingerprint, key.line, name)
-        tx.emit(Event("key.added", permit.actor, permit.actor, {"fingerprint": key.fingerprint, "name": name}))
+        made = store.insert_key(tx, permit.actor, key.fingerprint, key.line, name, tag)
+        told = {"fingerprint": key.fingerprint, "name": name} | ({"tag": tag} if tag else {})
+        tx.emit(Event("key.added", permit.actor, permit.actor, told))
         return made
 
     return await app.db.write(add)

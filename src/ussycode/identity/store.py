@@ -30,6 +30,8 @@ ssh_keys = sa.Table(
     sa.Column("public_key", sa.String, nullable=False),
     sa.Column("name", sa.String, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("tag", sa.String, nullable=False, server_default=""),
+    sa.Column("last_used", sa.Float, nullable=False, server_default="0"),
     sa.UniqueConstraint("user", "name", name="one_key_name_per_user"),
 )
 approved_keys = sa.Table(
@@ -97,11 +99,17 @@ def keys_of(tx: Tx, user: str) -> list[SshKey]:
     return [SshKey(**r._mapping) for r in tx.conn.execute(query)]
 
 
-def insert_key(tx: Tx, user: str, fingerprint: str, public_key: str, name: str) -> SshKey:
+def insert_key(tx: Tx, user: str, fingerprint: str, public_key: str, name: str, tag: str = "") -> SshKey:
     """Register a key; the caller has checked fingerprint and name."""
-    key = SshKey(ids.new("key"), user, fingerprint, public_key, name, tx.now)
+    key = SshKey(ids.new("key"), user, fingerprint, public_key, name, tx.now, tag)
     tx.conn.execute(ssh_keys.insert(), vars(key))
     return key
+
+
+def key_used(tx: Tx, fingerprint: str, at: float) -> None:
+    """Note when a key was used last."""
+    older = (ssh_keys.c.fingerprint == fingerprint) & (ssh_keys.c.last_used < at)
+    tx.conn.execute(ssh_keys.update().where(older).values(last_used=at))
 
 
 def delete_key(tx: Tx, key: str) -> None:

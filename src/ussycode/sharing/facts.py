@@ -44,7 +44,7 @@ def snapshot(tx: Tx, images: ImageCatalog, seq: int) -> Snapshot:
 
 def change(tx: Tx, images: ImageCatalog, seq: int, events: Sequence[Event]) -> Change:
     """What `events` changed for edges, numbered `seq`; empty lists when they concern no edge."""
-    made = Change(seq, [], [], [], [], [], [])
+    made = Change(seq, [], [], [], [], [], [], sorted({e.subject for e in events if _ends_tokens(e)}))
     for subject, kind in dict.fromkeys((e.subject, e.kind.partition(".")[0]) for e in events):
         if kind in ("vm", "share"):
             found = vms.by_id(tx, subject)
@@ -59,6 +59,10 @@ def change(tx: Tx, images: ImageCatalog, seq: int, events: Sequence[Event]) -> C
             session = identity.session(tx, subject)
             made.drop_sessions.append(subject) if session is None else made.put_sessions.append(_session(session))
     return made
+
+
+def _ends_tokens(event: Event) -> bool:
+    return event.kind in ("key.removed", "token.revoked") or event.kind.startswith("user.")
 
 
 def _shown(vm: Vm) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ussycode.access.decide import Permit
+from ussycode.access.facts import VmFacts
 from ussycode.base.db import Tx
 from ussycode.base.events import Event
 from ussycode.ports import App
+from ussycode.runtime.driver import Power
 from ussycode.sharing import facts
 from ussycode.sharing.model import Ports
 from ussycode.vms import ports as store
@@ -66,3 +68,18 @@ async def edge_snapshot(app: App, seq: int) -> Snapshot:
 async def edge_change(app: App, seq: int, events: Sequence[Event]) -> Change:
     """What `events` changed for edges."""
     return await app.db.read(lambda tx: facts.change(tx, app.images, seq, events))
+
+
+async def facts_of(app: App, name: str) -> VmFacts | None:
+    """Facts about the VM called `name`; None when there is none."""
+    return await app.db.read(lambda tx: facts.of_vm(tx, app.images, name))
+
+
+async def names_of(app: App, ids: Sequence[str]) -> dict[str, str]:
+    """Names of VMs by their ids; those that are gone are missing."""
+
+    def find(tx: Tx) -> dict[str, str]:
+        found = (vms.by_id(tx, vm) for vm in ids)
+        return {vm.id: vm.name for vm in found if vm is not None and vm.power is not Power.ABSENT}
+
+    return await app.db.read(find)

@@ -12,19 +12,22 @@ MAX_COMMANDS = 256
 """Command paths one token may list."""
 MAX_COMMAND = 200
 """Characters of one command path."""
-DEFAULT_COMMANDS = frozenset({"help", "ls", "new", "whoami", "ssh-key list", "share show"})
+DEFAULT_COMMANDS = frozenset({"help", "ls", "new", "whoami", "ssh-key list", "share show", "usy0-to-usy1"})
 """What a token may run that has no `cmds`."""
 FIELDS = frozenset({"exp", "nbf", "cmds", "ctx"})
 
 
 @dataclass(frozen=True)
 class Payload:
-    """A token's own limits. Times in unix seconds, None for no limit; `ctx` is not interpreted."""
+    """A token's own limits. Times in unix seconds, None for no limit.
+
+    `ctx` is the text of that value, byte for byte as it was signed; it is not interpreted. Empty without one.
+    """
 
     exp: int | None
     nbf: int | None
     commands: frozenset[str]
-    ctx: Any = None
+    ctx: str = ""
 
 
 def parse(raw: bytes) -> Payload:
@@ -44,7 +47,7 @@ def parse(raw: bytes) -> Payload:
         raise ValueError("it is not a JSON object")
     if unknown := sorted(found.keys() - FIELDS):
         raise ValueError(f"{unknown[0][:40]!r} is not one of exp, nbf, cmds, ctx")
-    return Payload(_time(found, "exp"), _time(found, "nbf"), _commands(found), found.get("ctx"))
+    return Payload(_time(found, "exp"), _time(found, "nbf"), _commands(found), _raw(text, "ctx"))
 
 
 def _require_plain(text: str) -> None:
@@ -75,6 +78,24 @@ def _time(found: dict[str, Any], name: str) -> int | None:
         raise ValueError(f"{name} is not a whole number")
     if not EARLIEST <= at <= LATEST:
         raise ValueError(f"{name} is outside {EARLIEST} to {LATEST}")
+    return at
+
+
+def _raw(text: str, name: str) -> str:
+    """The text of one value of the object that `text` is; empty when it has none. `text` is good JSON."""
+    decoder, at = json.JSONDecoder(), 1
+    while (at := _past(text, at, ",")) < len(text) and text[at] == '"':
+        key, at = decoder.raw_decode(text, at)
+        start = _past(text, at, ":")
+        _, at = decoder.raw_decode(text, start)
+        if key == name:
+            return text[start:at]
+    return ""
+
+
+def _past(text: str, at: int, mark: str) -> int:
+    while at < len(text) and text[at] in " \t" + mark:
+        at += 1
     return at
 
 

@@ -9,6 +9,8 @@ from asyncssh.public_key import KeyImportError, decode_ssh_public_key
 
 MAGIC = b"SSHSIG"
 VERSION = 1
+MIN_RSA_BITS = 2048
+"""Smallest RSA modulus that counts; what ssh-keygen makes has 3072."""
 HASHES = {b"sha256": hashlib.sha256, b"sha512": hashlib.sha512}
 ALGORITHMS: Mapping[bytes, frozenset[bytes]] = {
     b"ssh-ed25519": frozenset({b"ssh-ed25519"}),
@@ -20,6 +22,10 @@ ALGORITHMS: Mapping[bytes, frozenset[bytes]] = {
     b"sk-ecdsa-sha2-nistp256@openssh.com": frozenset({b"sk-ecdsa-sha2-nistp256@openssh.com"}),
 }
 """Signature algorithms by key type. SHA-1 (`ssh-rsa`) and WebAuthn spellings are left out on purpose."""
+
+
+class OtherNamespace(ValueError):
+    """The signature is for something else."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,10 @@ def parse(blob: bytes) -> SshSig:
 def verify(sig: SshSig, namespace: str, message: bytes) -> None:
     """Return when `sig` is this key's signature of `message` for `namespace`; raise ValueError with a phrase.
 
-    Security keys must have been touched.
+    Raises OtherNamespace, a ValueError too, when it was made for another. Security keys must have been touched.
     """
     if sig.namespace != namespace.encode():
-        raise ValueError(f"it was made for another namespace than {namespace}")
+        raise OtherNamespace(f"it was made for another namespace than {namespace}")
     if sig.hash_name not in HASHES:
         raise ValueError("its hash is neither sha256 nor sha512")
     key_type, _ = _take(sig.key)
@@ -66,9 +72,17 @@ def verify(sig: SshSig, namespace: str, message: bytes) -> None:
         key = decode_ssh_public_key(sig.key)
     except (KeyImportError, ValueError):
         raise ValueError("its key cannot be read") from None
+    if key_type == b"ssh-rsa" and _rsa_bits(sig.key) < MIN_RSA_BITS:
+        raise ValueError(f"its RSA key has fewer than {MIN_RSA_BITS} bits")
     key.set_touch_required(True)
     if not key.verify(_signed(sig, message), sig.signature):
         raise ValueError("it does not fit the text and the key")
+
+
+def _rsa_bits(key: bytes) -> int:
+    _, rest = _take(key)
+    _, rest = _take(rest)
+    return int.from_bytes(_take(rest)[0], "big").bit_length()
 
 
 def _signed(sig: SshSig, message: bytes) -> bytes:

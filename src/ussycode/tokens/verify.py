@@ -1,64 +1,49 @@
 """Whose token it is and what it may do; good ones are remembered until something about them changes."""
 from __future__ import annotations
 
-import base64
 import hashlib
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ussycode.access.facts import Caller, Via
-from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.db import Tx
+from ussycode.base.errors import Failure
 from ussycode.base.events import Event
 from ussycode.identity import ops as identity
+from ussycode.identity import store as accounts
 from ussycode.identity.keys import fingerprint
 from ussycode.ports import App
-from ussycode.tokens import sshsig
-from ussycode.tokens.payload import Payload, parse
+from ussycode.tokens import refusals, signed, sshsig, store
+from ussycode.tokens.model import Handle
+from ussycode.tokens.payload import Payload
 from ussycode.tokens.rate import Buckets
+from ussycode.wire.edge import CheckToken, EdgeToken
 
-_HOW = "see help; a token is made with ssh-keygen -Y sign"
-TOKEN_MISSING = ErrorCode(
-    "token.missing", Kind.UNAUTHENTICATED, "no token was sent", hint="send Authorization: Bearer usy0.…"
-)
-TOKEN_LONG = ErrorCode("token.too_long", Kind.UNAUTHENTICATED, "a token has at most {limit} characters", hint=_HOW)
-TOKEN_MALFORMED = ErrorCode(
-    "token.malformed", Kind.UNAUTHENTICATED, "that is not a token: one is usy0, payload and signature joined by dots",
-    hint="both are base64url without padding",
-)
-TOKEN_PAYLOAD = ErrorCode("token.payload", Kind.UNAUTHENTICATED, "the token's payload is refused: {why}", hint=_HOW)
-TOKEN_SIGNATURE = ErrorCode(
-    "token.signature", Kind.UNAUTHENTICATED, "the token's signature is refused: {why}", hint="sign with -n {namespace}"
-)
-TOKEN_KEY = ErrorCode(
-    "token.key_unknown", Kind.UNAUTHENTICATED, "the token's key {key} is not registered here",
-    hint="register it with ssh-key add, or sign with a key that is",
-)
-TOKEN_EXPIRED = ErrorCode("token.expired", Kind.UNAUTHENTICATED, "the token has expired", hint="sign a new one")
-TOKEN_EARLY = ErrorCode(
-    "token.not_yet", Kind.UNAUTHENTICATED, "the token is not valid yet", hint="wait until its nbf, or check the clock"
-)
-TOKEN_RATE = ErrorCode(
-    "token.rate", Kind.TOO_MANY, "too many new tokens of this key", hint="use one token for many calls"
-)
-
-PREFIX = "usy0"
 MAX_TOKEN = 8192
 """Characters of a whole token."""
 MAX_KEPT = 4096
 """Good tokens remembered; the one unused for longest goes first."""
 NEW_PER_MINUTE = 6000
 """Signatures checked a minute for one key: a check costs up to a millisecond, and public keys are public."""
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
 class Verified:
-    """A token whose signature is good. Its times are checked at every use."""
+    """A good token. Its times are checked at every use; `subject` is what its use is noted under."""
 
     caller: Caller
     payload: Payload
+    subject: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a token is shown: the API, or the host of one VM."""
+
+    namespace: str
+    vm: str = ""
+    """Id of the VM; empty for the API. A VM that does not exist has an id that no handle names."""
 
 
 @dataclass
@@ -66,104 +51,134 @@ class TokenVerifier:
     """Turns tokens into callers. Register `heard` with the database, so that a removed key bites at once."""
 
     app: App
-    _kept: OrderedDict[bytes, Verified] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[tuple[str, Place], Verified] = field(default_factory=OrderedDict)
     _drops: int = 0
 
     def __post_init__(self) -> None:
         self._new = Buckets.per_minute(self.app.clock, NEW_PER_MINUTE)
-        self.namespace = f"v0@{self.app.config.domain}"
+        self.api = Place(f"v0@{self.app.config.domain}")
 
     async def heard(self, events: Sequence[Event]) -> None:
         """Forget the tokens of accounts that changed."""
-        users = {e.subject for e in events if e.kind == "key.removed" or e.kind.startswith("user.")}
+        users = {e.subject for e in events if e.kind in ("key.removed", "token.revoked") or e.kind.startswith("user.")}
         if not users:
             return
         self._drops += 1
-        for digest in [d for d, v in self._kept.items() if v.caller.user in users]:
-            del self._kept[digest]
+        for key in [k for k, v in self._kept.items() if v.caller.user in users]:
+            del self._kept[key]
 
     async def verify(self, token: str) -> Caller:
-        """The caller behind `token`, limited to its commands. Raises one of the declared errors above."""
-        if not token:
-            raise TOKEN_MISSING()
-        if len(token) > MAX_TOKEN:
-            raise TOKEN_LONG(limit=MAX_TOKEN)
-        digest = hashlib.sha256(token.encode(errors="replace")).digest()
-        found = self._kept.get(digest)
-        if found is None:
-            found = await self._check(token, digest)
-        else:
-            self._kept.move_to_end(digest)
-        self._require_time(found.payload)
-        return found.caller
+        """The caller behind a token of the API, limited to its commands. Raises one of `refusals`."""
+        return (await self.check(token, self.api)).caller
 
-    async def _check(self, token: str, digest: bytes) -> Verified:
-        raw, blob = _parts(token)
-        sig = self._read(blob)
-        key = fingerprint(sig.key)
-        drops = self._drops
-        found = await identity.recognise(self.app, key)
+    async def for_edge(self, question: CheckToken, vm: str) -> EdgeToken:
+        """The holder of a token shown on the host of a VM (`vm` is its id, empty when there is none)."""
+        place = Place(f"v0@{question.name}.{self.app.config.domain}", vm or "none")
+        try:
+            found = await self.check(question.token, place)
+        except Failure as failure:
+            return EdgeToken(question.number, refused=failure.code, sentence=failure.sentence)
+        payload = found.payload
+        return EdgeToken(question.number, found.caller.user, payload.ctx, payload.nbf or 0, payload.exp or 0)
+
+    async def check(self, token: str, place: Place) -> Verified:
+        """A good token shown at `place`. Raises one of `refusals`, each counted by its code."""
+        try:
+            found = await self._check(token, place)
+        except Failure as failure:
+            self.app.telemetry.token(failure.code)
+            raise
+        self.app.telemetry.token("ok")
+        self.app.uses.note(found.subject)
+        return found
+
+    async def _check(self, token: str, place: Place) -> Verified:
+        if not token:
+            raise refusals.MISSING()
+        if len(token) > MAX_TOKEN:
+            raise refusals.TOO_LONG(limit=MAX_TOKEN)
+        digest = hashlib.sha256(token.encode(errors="replace")).hexdigest()
+        found = self._kept.get((digest, place))
         if found is None:
-            raise TOKEN_KEY(key=key)
+            drops = self._drops
+            look = self._handle if token.startswith(signed.HANDLE_PREFIX) else self._signed
+            found = await look(token, digest, place)
+            self._keep(digest, place, found, drops)
+        else:
+            self._kept.move_to_end((digest, place))
+        self._require_time(found.payload)
+        return found
+
+    async def _handle(self, token: str, digest: str, place: Place) -> Verified:
+        found = await self.app.db.read(lambda tx: _holder(tx, digest))
+        if found is None:
+            raise refusals.UNKNOWN()
+        handle, caller = found
+        if handle.vm != place.vm:
+            raise refusals.NAMESPACE(namespace=place.namespace)
+        payload = signed.payload(handle.payload.encode())
+        return Verified(_limited(caller, payload, handle.tag), payload, f"handle:{handle.id}")
+
+    async def _signed(self, token: str, digest: str, place: Place) -> Verified:
+        raw, blob = signed.parts(token)
+        sig = signed.read(blob, place.namespace)
+        key = fingerprint(sig.key)
+        found, revoked = await self.app.db.read(
+            lambda tx: (identity.who(tx, key, Via.TOKEN), store.is_revoked(tx, digest))
+        )
+        if found is None:
+            raise refusals.KEY(key=key)
+        self._require_rate(key)
+        _verify(sig, place.namespace, raw)
+        if revoked:
+            raise refusals.REVOKED()
+        payload = signed.payload(raw)
+        return Verified(_limited(found[0], payload), payload, f"key:{key}")
+
+    def _require_rate(self, key: str) -> None:
         if wait := self._new.take(key):
-            limited = TOKEN_RATE()
+            limited = refusals.RATE()
             limited.retry_after = wait
             raise limited
-        try:
-            sshsig.verify(sig, self.namespace, raw)
-        except ValueError as why:
-            raise self._refused(why) from None
-        payload = _payload(raw)
-        caller = identity.caller_of(found[1], Via.TOKEN, key, payload.commands)
-        return self._keep(digest, Verified(caller, payload), drops)
 
-    def _read(self, blob: bytes) -> sshsig.SshSig:
-        try:
-            return sshsig.parse(blob)
-        except ValueError as why:
-            raise self._refused(why) from None
-
-    def _refused(self, why: ValueError) -> Exception:
-        return TOKEN_SIGNATURE(why=why, namespace=self.namespace)
-
-    def _keep(self, digest: bytes, found: Verified, drops: int) -> Verified:
-        # Something was removed while this one was looked up: it counts once more, and is not remembered.
+    def _keep(self, digest: str, place: Place, found: Verified, drops: int) -> None:
+        # When something was removed while this one was looked up, it counts once more and is not remembered.
         if drops != self._drops or self._over(found.payload):
-            return found
-        self._kept[digest] = found
+            return
+        self._kept[digest, place] = found
         while len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
-        return found
 
     def _over(self, payload: Payload) -> bool:
         return payload.exp is not None and payload.exp <= self.app.clock.now()
 
     def _require_time(self, payload: Payload) -> None:
         if self._over(payload):
-            raise TOKEN_EXPIRED()
+            raise refusals.EXPIRED()
         if payload.nbf is not None and self.app.clock.now() < payload.nbf:
-            raise TOKEN_EARLY()
+            raise refusals.EARLY()
 
 
-def _parts(token: str) -> tuple[bytes, bytes]:
-    words = token.split(".")
-    if len(words) != 3 or words[0] != PREFIX:
-        raise TOKEN_MALFORMED()
-    return _decoded(words[1]), _decoded(words[2])
-
-
-def _decoded(text: str) -> bytes:
-    # Exactly one spelling of every token: padding, other letters and stray last bits are refused.
-    if not _BASE64URL.fullmatch(text) or len(text) % 4 == 1:
-        raise TOKEN_MALFORMED()
-    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if base64.urlsafe_b64encode(data).rstrip(b"=") != text.encode():
-        raise TOKEN_MALFORMED()
-    return data
-
-
-def _payload(raw: bytes) -> Payload:
+def _verify(sig: sshsig.SshSig, namespace: str, raw: bytes) -> None:
     try:
-        return parse(raw)
+        sshsig.verify(sig, namespace, raw)
+    except sshsig.OtherNamespace:
+        raise refusals.NAMESPACE(namespace=namespace) from None
     except ValueError as why:
-        raise TOKEN_PAYLOAD(why=why) from None
+        raise refusals.SIGNATURE(why=why, namespace=namespace) from None
+
+
+def _limited(caller: Caller, payload: Payload, tag: str = "") -> Caller:
+    return replace(caller, via=Via.TOKEN, commands=payload.commands, expires=payload.exp, tag=tag or caller.tag)
+
+
+def _holder(tx: Tx, digest: str) -> tuple[Handle, Caller] | None:
+    """A handle and whom it speaks for; None when it, its account or the SSH key it lives with is gone."""
+    handle = store.by_digest(tx, digest)
+    if handle is None:
+        return None
+    if handle.key:
+        found = identity.who(tx, handle.key, Via.TOKEN)
+        return None if found is None or found[1].id != handle.user else (handle, found[0])
+    user = accounts.user_by(tx, "id", handle.user)
+    return None if user is None else (handle, identity.caller_of(user, Via.TOKEN, handle.fingerprint))

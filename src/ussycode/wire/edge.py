@@ -4,6 +4,9 @@ A frame is a 4-byte big-endian length (at most 64 MiB) and one msgpack document.
 first, then `Change`s whose `seq` grows by exactly one; an edge that sees a gap closes and connects again.
 The edge answers each with `Ack`. A commit's change is acknowledged by every live edge before the command
 that made it answers, so a revocation bites on the next request.
+
+An edge may ask on the same connection (`CheckToken`, `Wake`); the answer carries the question's `number` and
+may come after any number of changes.
 """
 from __future__ import annotations
 
@@ -62,6 +65,8 @@ class Change(msgspec.Struct, frozen=True, tag="change"):
     drop_users: list[str] = []
     put_sessions: list[EdgeSession] = []
     drop_sessions: list[str] = []
+    forget_tokens: list[str] = []
+    """Users whose tokens must be checked again."""
 
 
 class Ack(msgspec.Struct, frozen=True, tag="ack"):
@@ -70,4 +75,46 @@ class Ack(msgspec.Struct, frozen=True, tag="ack"):
     seq: int
 
 
-Down = Snapshot | Change
+class CheckToken(msgspec.Struct, frozen=True, tag="check_token"):
+    """Whose token is this, for requests to the VM called `name`?"""
+
+    number: int
+    name: str
+    token: str
+
+
+class EdgeToken(msgspec.Struct, frozen=True, tag="token"):
+    """A token's holder for one VM; `user` is empty when it is refused, and `refused` says why in one word.
+
+    Times in unix seconds, 0 for no limit. `ctx` is the token's own JSON text, byte for byte; empty without one.
+    An edge keeps it until a change names the user in `forget_tokens`.
+    """
+
+    number: int
+    user: str = ""
+    ctx: str = ""
+    not_before: float = 0
+    expires: float = 0
+    refused: str = ""
+    sentence: str = ""
+
+
+class Wake(msgspec.Struct, frozen=True, tag="wake"):
+    """A visitor waits for a VM that sleeps. Only VMs marked to be woken are."""
+
+    number: int
+    vm: str
+
+
+class Woken(msgspec.Struct, frozen=True, tag="woken"):
+    """The VM runs now, or `why` it does not, as a sentence for its owner."""
+
+    number: int
+    running: bool
+    why: str = ""
+
+
+Question = CheckToken | Wake
+Answer = EdgeToken | Woken
+Up = Ack | CheckToken | Wake
+Down = Snapshot | Change | EdgeToken | Woken

@@ -8,6 +8,7 @@ from ussycode.base.clock import Clock
 from ussycode.doors.edge.accesslog import AccessLog
 from ussycode.doors.edge.counters import Counters
 from ussycode.doors.edge.facts import Known
+from ussycode.doors.edge.feed import Questions
 from ussycode.doors.edge.hosts import Hosts
 from ussycode.doors.edge.pool import Pool
 from ussycode.doors.edge.requestids import RequestIds
@@ -30,6 +31,7 @@ class Edge:
         self.clock = clock
         self.hosts = Hosts(settings.domain)
         self.known = Known()
+        self.questions = Questions()
         self.verdicts = Verdicts(self.hosts, self.known, clock, settings.agent_port)
         self.platform = Pool(settings.control_socket)
         self.deadlines = Deadlines()

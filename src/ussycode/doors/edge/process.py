@@ -60,7 +60,7 @@ async def serve(settings: EdgeSettings, clock: Clock, stop: asyncio.Event) -> No
     tls = _certificates(edge).context()
     async with asyncio.TaskGroup() as group:
         background = [
-            group.create_task(follow(settings.feed_socket, following)),
+            group.create_task(follow(settings.feed_socket, following, edge.questions)),
             group.create_task(_every_second(edge, following)),
             group.create_task(_flush(log)),
         ]

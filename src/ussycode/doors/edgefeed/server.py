@@ -1,14 +1,14 @@
 """Tells edges what they must know: a snapshot on connecting, then every commit's change, acknowledged.
 
     FeedServer     numbers the changes and waits for the edges
-      Edge         one connected edge: what it was sent, what it acknowledged
+      Edge         one connected edge: what it was sent, what it acknowledged, what it asked
 """
 from __future__ import annotations
 
 import asyncio
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -17,12 +17,15 @@ from prometheus_client import Counter, Gauge
 from ussycode.base.events import Event
 from ussycode.ports import App
 from ussycode.sharing import ops
-from ussycode.wire.edge import MAX_FRAME, Ack, Change, Down
+from ussycode.wire.edge import MAX_FRAME, Ack, Answer, Change, Down, Question, Up
 
 ACK_SECONDS = 2.0
 """How long a commit waits for an edge; one that is slower is cut off and must take a new snapshot."""
-MAX_ACK = 64
-"""Bytes of an acknowledgement; edges are not believed anything longer."""
+MAX_UP = 10 * 1024
+"""Bytes of one message from an edge: a token of 8 KiB and what surrounds it."""
+MAX_QUESTIONS = 1024
+"""Questions of one edge that are worked on at once; one that asks more is cut off."""
+Reply = Callable[[Question], Awaitable[Answer]]
 MAX_EDGES = 128
 """Edges connected at once."""
 
@@ -36,6 +39,20 @@ class Edge:
     acked: int = -1
     gone: bool = False
     waiting: dict[int, asyncio.Future[None]] = field(default_factory=dict)
+    questions: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def ask(self, question: Question, reply: Reply) -> None:
+        """Work on a question beside everything else. Raises ValueError when the edge asks too much at once."""
+        if len(self.questions) >= MAX_QUESTIONS:
+            raise ValueError("an edge asks too much at once")
+        task = asyncio.create_task(self._answer(question, reply))
+        self.questions.add(task)
+        task.add_done_callback(self.questions.discard)
+
+    async def _answer(self, question: Question, reply: Reply) -> None:
+        answer = await reply(question)
+        if not self.gone:
+            self.writer.write(frame(answer))
 
     def send(self, frame: bytes, seq: int) -> None:
         """Queue one frame. What an edge does not read is bounded by the time it may take to acknowledge."""
@@ -59,6 +76,8 @@ class Edge:
     def leave(self) -> None:
         """The connection is over: nobody waits for this edge any more."""
         self.gone = True
+        for task in self.questions:
+            task.cancel()
         self.writer.transport.abort()
         self._wake(max(self.waiting, default=0))
 
@@ -72,9 +91,10 @@ class Edge:
 class FeedServer:
     """Serves edges on a unix socket. Register `heard` with the database."""
 
-    def __init__(self, app: App, uids: frozenset[int]) -> None:
-        """`uids` are the users whose processes may connect."""
+    def __init__(self, app: App, uids: frozenset[int], reply: Reply) -> None:
+        """`uids` are the users whose processes may connect; `reply` answers edges and never raises."""
         self._app = app
+        self._reply = reply
         self._uids = uids
         self._seq = 0
         self._edges: set[Edge] = set()
@@ -134,7 +154,7 @@ class FeedServer:
         edge = Edge(writer)
         try:
             await self._welcome(edge)
-            await _listen(edge, reader)
+            await self._listen(edge, reader)
         except (OSError, asyncio.IncompleteReadError):
             self._drop(edge, "closed")
         except (ValueError, msgspec.DecodeError):
@@ -148,6 +168,17 @@ class FeedServer:
             edge.send(frame(snapshot), self._seq)
             self._edges.add(edge)
             self._connected.set(len(self._edges))
+
+    async def _listen(self, edge: Edge, reader: asyncio.StreamReader) -> None:
+        while True:
+            length = int.from_bytes(await reader.readexactly(4), "big")
+            if not 0 < length <= MAX_UP:
+                raise ValueError("an edge sent more than a message")
+            message = _DECODER.decode(await reader.readexactly(length))
+            if isinstance(message, Ack):
+                edge.acknowledge(message.seq)
+            else:
+                edge.ask(message, self._reply)
 
     def _drop(self, edge: Edge, reason: str) -> None:
         edge.leave()
@@ -165,21 +196,16 @@ def frame(message: Down) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
-async def _listen(edge: Edge, reader: asyncio.StreamReader) -> None:
-    while True:
-        length = int.from_bytes(await reader.readexactly(4), "big")
-        if not 0 < length <= MAX_ACK:
-            raise ValueError("an edge sent more than an acknowledgement")
-        edge.acknowledge(msgspec.msgpack.decode(await reader.readexactly(length), type=Ack).seq)
-
-
 def _empty(change: Change) -> bool:
     return not any((
         change.put_vms, change.drop_vms, change.put_users, change.drop_users, change.put_sessions,
-        change.drop_sessions,
+        change.drop_sessions, change.forget_tokens,
     ))
 
 
 def _peer(writer: asyncio.StreamWriter) -> int:
     peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", peer)[1])
+
+
+_DECODER: msgspec.msgpack.Decoder[Up] = msgspec.msgpack.Decoder(Up)

@@ -15,7 +15,9 @@ import pytest
 from tests.world import World, world
 from ussycode.access.facts import Caller
 from ussycode.doors.edgefeed import server as module
+from ussycode.doors.edgefeed.answers import Answers
 from ussycode.doors.edgefeed.server import FeedServer
+from ussycode.tokens.verify import TokenVerifier
 from ussycode.wire.edge import Ack, Change, Down, Snapshot
 
 
@@ -66,7 +68,7 @@ class Place:
 async def feeding(folder: Path, uids: frozenset[int]) -> AsyncIterator[Place]:
     async with world() as base:
         alice = await base.person("alice")
-        feed = FeedServer(base.app, uids)
+        feed = FeedServer(base.app, uids, Answers(base.app, TokenVerifier(base.app)))
         base.app.db.listen(feed.heard)
         listening = socket.socket(socket.AF_UNIX)
         listening.bind(str(folder / "feed.sock"))

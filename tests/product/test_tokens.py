@@ -1,0 +1,142 @@
+"""Tokens: made by the platform or signed offline, listed, limited, revoked; each opens one place and nothing else."""
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.product.web_world import WebWorld, web_world
+from ussycode.sharing import ops as sharing
+from ussycode.tokens import ops
+from ussycode.wire.edge import CheckToken, EdgeToken
+
+MAY = ["help", "ls", "new", "whoami", "ssh-key list", "ssh-key remove", "ssh-key generate-api-key", "usy0-to-usy1",
+       "ssh-key revoke-token", "ssh-key add", "rename"]
+ALL = json.dumps({"cmds": MAY})
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[WebWorld]:
+    async with web_world(tmp_path) as made:
+        yield made
+
+
+async def over_ssh(place: WebWorld, line: str) -> dict[str, object]:
+    found = await place.base.run(place.caller, line)
+    assert found.failure is None, found.failure
+    assert found.view is not None
+    return found.view.document()  # type: ignore[return-value]
+
+
+async def shown_to_vm(place: WebWorld, token: str, name: str = "demo") -> EdgeToken:
+    vms = {v["vm_name"] for v in (await place.exec("ls", place.alice.token(ALL))).json["vms"]}
+    found = await sharing.facts_of(place.app, name) if name in vms else None
+    return await place.tokens.for_edge(CheckToken(1, name, token), found.vm if found else "")
+
+
+async def test_a_token_made_here_runs_what_it_lists_until_it_is_removed(place: WebWorld) -> None:
+    made = await over_ssh(place, "ssh-key generate-api-key --label ci --cmds 'ls,ssh-key list' --exp 12h")
+    assert made["label"] == "ci" and made["namespace"] == "v0@localhost"
+    token = str(made["token"])
+    assert token.startswith("usy1.")
+    assert (await place.exec("ls", token)).json == {"vms": []}
+    assert (await place.exec("new", token)).status == 403
+    listed = (await place.exec("ssh-key list", token)).json["tokens"]
+    assert [(t["label"], t["cmds"]) for t in listed] == [("ci", ["ls", "ssh-key list"])]
+    assert token not in json.dumps(listed)
+    await over_ssh(place, "ssh-key remove ci")
+    refused = await place.exec("ls", token)
+    assert (refused.status, refused.json) == (401, {"error": "the token is unknown or was revoked"})
+
+
+async def test_last_use_is_kept_and_shown(place: WebWorld) -> None:
+    token = str((await over_ssh(place, "ssh-key generate-api-key"))["token"])
+    await place.exec("ls", token)
+    await ops.write_uses(place.app)
+    (listed,) = (await over_ssh(place, "ssh-key list"))["tokens"]  # type: ignore[misc]
+    assert listed["last_used_at"].startswith("20")
+    assert listed["label"] == "token-1"
+
+
+async def test_a_token_is_over_when_its_time_is(place: WebWorld) -> None:
+    token = str((await over_ssh(place, "ssh-key generate-api-key --exp 30m"))["token"])
+    assert (await place.exec("ls", token)).status == 200
+    place.base.clock.advance(30 * 60)
+    assert (await place.exec("ls", token)).json == {"error": "the token has expired"}
+
+
+async def test_a_token_makes_only_narrower_ones(place: WebWorld) -> None:
+    """A leaked token of one day must not turn into one that lives for ever or does more."""
+    made = await over_ssh(place, "ssh-key generate-api-key --cmds 'ls,ssh-key generate-api-key' --exp 1d")
+    parent = str(made["token"])
+    wider = await place.exec("ssh-key generate-api-key --cmds ls,new --exp 12h", parent)
+    assert (wider.status, "it would run new" in wider.json["error"]) == (403, True)
+    longer = await place.exec("ssh-key generate-api-key --cmds ls --exp never", parent)
+    assert "it would live longer" in longer.json["error"]
+    assert (await place.exec("ssh-key generate-api-key --cmds ls --exp 12h", parent)).status == 200
+
+
+async def test_a_signed_token_becomes_a_short_one_that_ends_with_its_key(place: WebWorld) -> None:
+    signed = place.alice.token('{"cmds":["ls"],"ctx":{"role": "ci"}}')
+    made = (await place.exec(f"exe0-to-exe1 {signed}", place.alice.token(ALL))).json
+    short = made["token"]
+    assert (await place.exec("ls", short)).status == 200
+    assert (await place.exec("new", short)).status == 403
+    await over_ssh(place, "ssh-key add ssh-ed25519 " + "AAAAC3NzaC1lZDI1NTE5AAAAI" + "G" * 42 + "A two")
+    await over_ssh(place, "ssh-key remove ed25519")
+    assert (await place.exec("ls", short)).status == 401
+    assert (await place.exec("ls", signed)).status == 401
+
+
+async def test_a_signed_token_can_be_revoked_alone(place: WebWorld) -> None:
+    one, other = place.alice.token('{"cmds":["ls"]}'), place.alice.token('{"cmds":["ls","new"]}')
+    assert (await place.exec("ls", one)).status == 200
+    await place.exec(f"ssh-key revoke-token {one}", place.alice.token(ALL))
+    assert (await place.exec("ls", one)).json == {"error": "the token was revoked"}
+    assert (await place.exec("ls", other)).status == 200
+
+
+async def test_a_token_of_a_vm_opens_that_vm_and_not_the_api(place: WebWorld) -> None:
+    for name in ("demo", "shop"):
+        await over_ssh(place, f"new --name {name}")
+    made = await over_ssh(place, "ssh-key generate-api-key --vm demo")
+    token = str(made["token"])
+    assert made["namespace"] == "v0@demo.localhost"
+    assert (await shown_to_vm(place, token)).user == place.caller.user
+    assert (await shown_to_vm(place, token, "shop")).refused == "token.namespace"
+    assert (await place.exec("ls", token)).json["error"].startswith("the token was made for another place")
+    await over_ssh(place, "rename demo blog")
+    assert (await shown_to_vm(place, token, "blog")).user == place.caller.user
+
+
+async def test_a_signed_token_of_a_vm_carries_its_context_byte_for_byte(place: WebWorld) -> None:
+    await over_ssh(place, "new --name demo")
+    context = '{"role" : "ci",  "n":1.50, "x":"\\u00e9"}'
+    token = place.alice.token(f'{{"ctx": {context} }}', "v0@demo.localhost")
+    assert (await shown_to_vm(place, token)).ctx == context
+    assert (await shown_to_vm(place, place.alice.token(ALL))).refused == "token.namespace"
+    assert (await place.exec("ls", token)).status == 401
+
+
+async def test_every_refusal_is_counted_by_its_reason(place: WebWorld) -> None:
+    bad = {
+        "token.missing": "", "token.malformed": "usy0.nonsense", "token.unknown": "usy1.nonsense",
+        "token.expired": place.alice.token('{"exp":1000000000}'), "token.namespace": place.alice.token("{}", "v0@x"),
+        "token.not_yet": place.alice.token('{"nbf":4000000000}'), "token.payload": place.alice.token('{"a":1}'),
+    }
+    for token in bad.values():
+        assert (await place.ask("POST", "https://localhost:8443/exec", data="ls",
+                                headers={"Authorization": f"Bearer {token}"})).status == 401
+    counted = place.app.telemetry.metrics().decode()
+    for code in bad:
+        assert f'ussycode_tokens_total{{result="{code}"}} 1.0' in counted
+
+
+async def test_somebody_elses_vm_looks_like_none(place: WebWorld) -> None:
+    bob = await place.base.person("bob")
+    await place.base.does(bob, "new --name bobs")
+    for name in ("bobs", "nothing-here"):
+        refused = await place.exec(f"ssh-key generate-api-key --vm {name}", place.alice.token(ALL))
+        assert (refused.status, refused.json) == (422, {"error": f"no VM named {name}"})
