@@ -49,7 +49,7 @@ class Node:
         self.instance.helper_socket.unlink(missing_ok=True)
         self.process = multiprocessing.get_context("fork").Process(
             target=server.serve, args=(self.instance, self.boot, tsc_khz()),
-            kwargs={"containers": True, "policy": self.policy},
+            kwargs={"containers": True, "policy": self.policy, "shown": (self.images.root,)},
         )
         self.process.start()
         while not self.instance.helper_socket.exists():

@@ -170,8 +170,33 @@ def test_version_2_is_preferred_and_its_limits_are_written(tmp_path: Path) -> No
     assert two.version == 2
     place = tmp_path / "ussycode-7" / "vm-2"
     place.mkdir()
-    (place / "cgroup.procs").touch()
-    for join in two.enter(2, Limits(memory=1 << 29, threads=130, shares=100)):
+    for file in ("cgroup.procs", "cpu.weight", "cpu.max", "io.max"):
+        (place / file).touch()
+    for join in two.enter(2, Limits(memory=1 << 29, threads=130, shares=100, vcpus=1, disk="8:0")):
         os.close(join)
-    written = [(place / name).read_text() for name in ("memory.max", "pids.max", "cpu.weight")]
-    assert written == ["536870912", "130", "100"]
+    written = [(place / name).read_text() for name in ("memory.max", "pids.max", "cpu.weight", "cpu.max")]
+    assert written == ["536870912", "130", "100", "200000 100000"]
+    assert (place / "io.max").read_text().startswith("8:0 rbps=524288000 wbps=")
+    assert two.why == "cgroup v2 without io", "the fake host does not offer it"
+
+
+def test_version_1_gets_the_same_limits_controller_by_controller(tmp_path: Path) -> None:
+    for controller in ("memory", "pids", "cpu", "cpuacct", "blkio"):
+        place = tmp_path / controller / "ussycode-7" / "vm-2"
+        place.mkdir(parents=True)
+        (tmp_path / controller / "cgroup.procs").touch()
+    for file in ("cpu/{}/cpu.shares", "cpu/{}/cpu.cfs_quota_us", "cpu/{}/cpu.cfs_period_us", "blkio/{}/cgroup.procs",
+                 "blkio/{}/blkio.throttle.write_bps_device", "memory/{}/cgroup.procs", "pids/{}/cgroup.procs",
+                 "cpu/{}/cgroup.procs", "cpuacct/{}/cgroup.procs"):
+        (tmp_path / file.format("ussycode-7/vm-2")).touch()
+    one = cgroups.detect("ussycode-7", tmp_path)
+    assert (one.version, one.why) == (1, "")
+    for join in one.enter(2, Limits(memory=1 << 29, threads=130, shares=200, vcpus=2, disk="254:0")):
+        os.close(join)
+
+    def said(file: str) -> str:
+        return (tmp_path / file.format("ussycode-7/vm-2")).read_text()
+
+    assert (said("memory/{}/memory.limit_in_bytes"), said("pids/{}/pids.max")) == ("536870912", "130")
+    assert (said("cpu/{}/cpu.shares"), said("cpu/{}/cpu.cfs_quota_us")) == ("2048", "300000")
+    assert said("blkio/{}/blkio.throttle.write_bps_device") == "254:0 524288000"

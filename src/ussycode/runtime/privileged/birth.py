@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ussycode.runtime.privileged.jail import Jail
+
 _PR_SET_NO_NEW_PRIVS = 38
 _OOM_SCORE = "200"
 """A VM goes before the platform when memory runs out."""
@@ -24,6 +26,7 @@ class Life:
     groups: tuple[int, ...]
     threads: int
     cgroups: tuple[int, ...]
+    jail: Jail
 
 
 def give_birth(argv: Sequence[str], fds: tuple[int, ...], console: int, life: Life) -> subprocess.Popen[bytes]:
@@ -45,6 +48,7 @@ def _become(life: Life) -> None:
     for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, _OPEN_FILES),
                          (resource.RLIMIT_NPROC, life.threads)):
         resource.setrlimit(limit, (value, value))
+    life.jail.enter()
     os.umask(0o077)
     os.setgroups(life.groups)
     os.setresgid(life.uid, life.uid, life.uid)

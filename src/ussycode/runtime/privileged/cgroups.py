@@ -3,22 +3,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
-_V1 = ("memory", "pids", "cpu", "cpuacct")
+_V1 = ("memory", "pids", "cpu", "cpuacct", "blkio")
 _V2 = ("memory", "pids", "cpu")
+_V2_WISHED = ("io",)
+"""Controllers without which a host is served all the same."""
+_NEEDED = ("memory", "pids")
+"""Controllers whose limits must be in force, or the VM does not start."""
+PERIOD_US = 100_000
+"""Length of the kernel's CPU accounting period in microseconds."""
+SPARE_CPUS = 1
+"""CPUs beyond its virtual ones that a VM's process may use, for its disk and network threads."""
+IO_BYTES = 500 << 20
+IO_OPERATIONS = 20_000
+"""What one VM may read, and as much again write, per second: a ceiling; below it the host's scheduler shares."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`memory` in bytes, `threads` of the process, `shares` relative to 100 for an ordinary process."""
+    """`memory` in bytes, `threads` of the process, `shares` relative to 100 for an ordinary process.
+
+    `disk` is the device (`major:minor`) under the VM's disk; empty when the file system has none of its own.
+    """
 
     memory: int
     threads: int
     shares: int
+    vcpus: int = 1
+    disk: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,7 @@ class Cgroups:
 
     def _folders(self, number: int) -> Iterator[tuple[Path, tuple[str, ...]]]:
         if self.version == 2:
-            yield self.root / self.name / f"vm-{number}", _V2
+            yield self.root / self.name / f"vm-{number}", _V2 + _V2_WISHED
         if self.version == 1:
             yield from ((self.root / c / self.name / f"vm-{number}", (c,)) for c in _V1 if (self.root / c).is_dir())
 
@@ -90,12 +106,15 @@ def _unified(name: str, root: Path) -> Cgroups:
         _delegate(root / name)
     except OSError as error:
         return Cgroups(0, name, f"cgroup v2 cannot be used here ({error.strerror}): VM processes are not limited", root)
-    return Cgroups(2, name, "", root)
+    offered = (root / "cgroup.controllers").read_text().split()
+    missing = [wished for wished in _V2_WISHED if wished not in offered]
+    return Cgroups(2, name, f"cgroup v2 without {', '.join(missing)}" if missing else "", root)
 
 
 def _delegate(folder: Path) -> None:
     enabled = (folder / "cgroup.subtree_control").read_text().split()
-    for controller in _V2:
+    offered = (folder / "cgroup.controllers").read_text().split()
+    for controller in (*_V2, *(wished for wished in _V2_WISHED if wished in offered)):
         if controller not in enabled:
             (folder / "cgroup.subtree_control").write_text(f"+{controller}")
 
@@ -103,21 +122,57 @@ def _delegate(folder: Path) -> None:
 def _limit(folder: Path, controllers: tuple[str, ...], limits: Limits, version: int) -> None:
     written = _V2_FILES if version == 2 else _V1_FILES
     for controller in controllers:
-        if controller in written:
-            name, value = written[controller]
-            (folder / name).write_text(str(value(limits)))
+        for name, value in written.get(controller, ()):
+            needed = controller in _NEEDED
+            if (needed or (folder / name).exists()) and (text := value(limits)):
+                # Some devices cannot be limited (ENODEV); such a host is served all the same.
+                with nullcontext() if needed else suppress(OSError):
+                    (folder / name).write_text(text)
 
 
-_Written = Mapping[str, tuple[str, Callable[[Limits], int]]]
+def disk_under(path: Path, devices: Path = Path("/sys/dev/block")) -> str:
+    """The whole disk (`major:minor`) on which a folder lies; empty for file systems without one, as btrfs or tmpfs."""
+    device = path.stat().st_dev
+    entry = devices / f"{os.major(device)}:{os.minor(device)}"
+    if not entry.exists():
+        return ""
+    whole = entry.resolve().parent if (entry / "partition").exists() else entry
+    return (whole / "dev").read_text().strip()
+
+
+_Written = Mapping[str, tuple[tuple[str, Callable[[Limits], str]], ...]]
+def _quota(limits: Limits) -> int:
+    return (limits.vcpus + SPARE_CPUS) * PERIOD_US
+
+
+def _on_disk(most: int) -> Callable[[Limits], str]:
+    return lambda limits: f"{limits.disk} {most}" if limits.disk else ""
+
+
 _V2_FILES: _Written = {
-    "memory": ("memory.max", lambda limits: limits.memory),
-    "pids": ("pids.max", lambda limits: limits.threads),
-    "cpu": ("cpu.weight", lambda limits: limits.shares),
+    "memory": (("memory.max", lambda limits: str(limits.memory)),),
+    "pids": (("pids.max", lambda limits: str(limits.threads)),),
+    "cpu": (
+        ("cpu.weight", lambda limits: str(limits.shares)),
+        ("cpu.max", lambda limits: f"{_quota(limits)} {PERIOD_US}"),
+    ),
+    "io": (
+        ("io.max", lambda limits: limits.disk and (
+            f"{limits.disk} rbps={IO_BYTES} wbps={IO_BYTES} riops={IO_OPERATIONS} wiops={IO_OPERATIONS}")),
+    ),
 }
 _V1_FILES: _Written = {
-    "memory": ("memory.limit_in_bytes", lambda limits: limits.memory),
-    "pids": ("pids.max", lambda limits: limits.threads),
-    "cpu": ("cpu.shares", lambda limits: limits.shares * 1024 // 100),
+    "memory": (("memory.limit_in_bytes", lambda limits: str(limits.memory)),),
+    "pids": (("pids.max", lambda limits: str(limits.threads)),),
+    "cpu": (
+        ("cpu.shares", lambda limits: str(limits.shares * 1024 // 100)),
+        ("cpu.cfs_period_us", lambda limits: str(PERIOD_US)),
+        ("cpu.cfs_quota_us", lambda limits: str(_quota(limits))),
+    ),
+    "blkio": tuple(
+        (f"blkio.throttle.{way}_{what}_device", _on_disk(most))
+        for way in ("read", "write") for what, most in (("bps", IO_BYTES), ("iops", IO_OPERATIONS))
+    ),
 }
 
 

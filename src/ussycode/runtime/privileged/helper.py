@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -15,11 +16,12 @@ from ussycode.runtime.instance import Instance
 from ussycode.runtime.kernel import BootFiles
 from ussycode.runtime.net import blockers
 from ussycode.runtime.net.policy import Policy
-from ussycode.runtime.privileged import processes, vm_files
+from ussycode.runtime.privileged import cgroups, jail, processes, vm_files
 from ussycode.runtime.privileged.birth import Life, give_birth
 from ussycode.runtime.privileged.cgroups import Cgroups, Limits
 from ussycode.runtime.privileged.command_line import Descriptors, Machine, command_line
 from ussycode.runtime.privileged.containers import Child, Containers
+from ussycode.runtime.privileged.jail import Jail
 from ussycode.runtime.privileged.network import Network
 from ussycode.runtime.privileged.processes import Record
 from ussycode.runtime.privileged.protocol import (
@@ -63,9 +65,17 @@ class Helper:
     children: dict[str, Child] = field(default_factory=dict)
     with_containers: bool = False
     policy: Policy = field(default_factory=Policy)
+    shown: tuple[Path, ...] = ()
+    """Folders outside the data folder that QEMU must see, as those of images kept elsewhere."""
 
     def __post_init__(self) -> None:
         self.network = Network(self.instance, self.policy, lambda: dict(self._living()))
+
+    @cached_property
+    def jail(self) -> Jail:
+        """What QEMU sees of the host; made when the first VM of this helper starts."""
+        shown = (self.boot.kernel.parent, self.boot.initrd.parent, self.instance.data / "images", *self.shown)
+        return jail.build(self.instance.run / "jail", self.instance.data, shown)
 
     @property
     def containers(self) -> Containers:
@@ -168,9 +178,11 @@ class Helper:
     def _life(self, wanted: Spawn) -> Life:
         threads = THREADS + wanted.vcpus
         memory = (wanted.memory_mib + OVERHEAD_MIB) << 20
-        joins = self.cgroups.enter(wanted.number, Limits(memory, threads, 100 * wanted.vcpus))
+        disk = cgroups.disk_under(self.instance.data)
+        limits = Limits(memory, threads, 100 * wanted.vcpus, wanted.vcpus, disk)
+        joins = self.cgroups.enter(wanted.number, limits)
         groups = kvm_groups() if wanted.accel is Accel.KVM else ()
-        return Life(self.instance.uid(wanted.number), groups, threads, tuple(joins))
+        return Life(self.instance.uid(wanted.number), groups, threads, tuple(joins), self.jail)
 
     def _machine(self, wanted: Spawn) -> Machine:
         return Machine(

@@ -7,6 +7,7 @@ import signal
 import socket
 import struct
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -26,18 +27,22 @@ _log = structlog.get_logger("ussycode.helper")
 
 def serve(
     instance: Instance, boot: BootFiles, tsc_khz: int, *, containers: bool = False, policy: Policy = USUAL,
+    shown: tuple[Path, ...] = (),
 ) -> None:
     """Be the privileged helper until SIGTERM or SIGINT. Root only; VMs outlive it."""
-    asyncio.run(_serve_until_told(instance, boot, tsc_khz, containers, policy))
+    asyncio.run(_serve_until_told(instance, boot, tsc_khz, containers, policy, shown))
 
 
 async def start(
     instance: Instance, boot: BootFiles, tsc_khz: int, *, containers: bool = False, policy: Policy = USUAL,
+    shown: tuple[Path, ...] = (),
 ) -> asyncio.Server:
     """Listen on the instance's helper socket; close the returned server to stop. Root only, main thread only."""
     make_folders(instance)
     limits = cgroups.detect(f"ussycode-{instance.slot}")
-    helper = Helper(instance, boot, tsc_khz, limits, with_containers=containers, policy=policy)
+    helper = Helper(
+        instance, boot, tsc_khz, limits, with_containers=containers, policy=policy, shown=shown,
+    )
     asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, helper.reap)
     talks: set[asyncio.Task[None]] = set()
 
@@ -65,11 +70,12 @@ async def start(
 
 async def _serve_until_told(
     instance: Instance, boot: BootFiles, tsc_khz: int, containers: bool, policy: Policy,
+    shown: tuple[Path, ...],
 ) -> None:
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    server = await start(instance, boot, tsc_khz, containers=containers, policy=policy)
+    server = await start(instance, boot, tsc_khz, containers=containers, policy=policy, shown=shown)
     await told.wait()
     server.close()
     instance.helper_socket.unlink(missing_ok=True)
