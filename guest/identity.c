@@ -281,7 +281,7 @@ static bool set_network(struct pairs p) {
     const char *address6 = pairs_get(&p, "address6", "");
     if (good && *address6 && !state.container)
         good = net_configure6("eth0", address6, pairs_get(&p, "gateway6", ""));
-    return good && (agent_port() || agent_listen("eth0", "0.0.0.0", STREAM_PORT) >= 0);
+    return good && (agent_port() || agent_listen(state.container ? NULL : "eth0", "0.0.0.0", STREAM_PORT) >= 0);
 }
 
 /* NULL when all is done, else an error code with `why` filled in. Goes on after a step that fails. */
