@@ -10,6 +10,7 @@ from ussycode.base import names
 from ussycode.base.errors import Failure
 from ussycode.cmdline.spec import ACCOUNT, command, flag, rest, switch, vm, word
 from ussycode.ports import Attach, Ctx
+from ussycode.runtime.driver import Isolation
 from ussycode.vms import ops
 from ussycode.vms.model import Vm
 from ussycode.vms.views import ListView, NewView, RemoveView, RenameView, RestartView, VmPlace
@@ -32,6 +33,13 @@ def image_name(text: str) -> str:
     """The name of an image."""
     if not IMAGE.fullmatch(text):
         raise ValueError("an image name is letters, digits and . _ / : @ -")
+    return text
+
+
+def wall(text: str) -> str:
+    """`vm` or `container`."""
+    if text not in (Isolation.VM.value, Isolation.CONTAINER.value):
+        raise ValueError("say vm or container")
     return text
 
 
@@ -65,6 +73,7 @@ class New:
     name: str | None = flag(names.vm_name, help="name; invented when omitted")
     image: str | None = flag(image_name, help="image to boot", complete="image")
     env: tuple[tuple[str, str], ...] = flag(env_pair, many=True, help="KEY=VALUE for everything that runs in the VM")
+    isolation: str = flag(wall, help="vm; or container, quicker, where the operator allows it", default="vm")
     no_email: bool = switch(help="send no mail about the new VM")
 
 
@@ -73,7 +82,7 @@ async def new(ctx: Ctx, a: New) -> NewView:
     """Create a VM and wait until it answers."""
     await ctx.talk.progress("booting " + (a.name or "a new VM"))
     image = a.image or ctx.app.config.default_image
-    made = await ops.create(ctx.app, ctx.permit, a.name, image, a.env)
+    made = await ops.create(ctx.app, ctx.permit, a.name, image, a.env, Isolation(a.isolation))
     return NewView(made, VmPlace.of(ctx.app.config, made.name), ctx.app.images.default_port(made.image))
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ussycode.runtime.driver import Phase, Power, Want
+from ussycode.runtime.driver import Isolation, Phase, Power, Want
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Vm:
     console: str
     address: str
     created_at: float
+    isolation: Isolation = Isolation.VM
 
     @property
     def running(self) -> bool:
@@ -48,5 +49,5 @@ class Vm:
         return Want(
             vm=self.id, name=self.name, number=self.number, power=self.power, boot=self.boot, image=self.image,
             vcpus=self.vcpus, memory_mib=self.memory_mib, disk_gib=self.disk_gib, env=self.env,
-            authorized_keys=authorized_keys, secret=self.secret,
+            authorized_keys=authorized_keys, secret=self.secret, isolation=self.isolation,
         )

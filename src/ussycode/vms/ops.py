@@ -12,7 +12,8 @@ from ussycode.base.errors import ErrorCode, Failure, Kind
 from ussycode.base.events import SYSTEM, Event
 from ussycode.identity import store as identity
 from ussycode.ports import App
-from ussycode.runtime.driver import Phase, Power, Seen, Want
+from ussycode.runtime.driver import Isolation, Phase, Power, Seen, Want
+from ussycode.runtime.isolation import NOT_ENABLED
 from ussycode.vms import policy, ports, store
 from ussycode.vms.model import Vm
 
@@ -57,19 +58,22 @@ CONSOLE_BYTES = 8 << 10
 
 async def create(
     app: App, permit: Permit, name: str | None, image: str, env: Sequence[tuple[str, str]],
+    isolation: Isolation = Isolation.VM,
 ) -> Vm:
     """Reserve a VM and wait until it answers.
 
-    Raises NAME_TAKEN, a quota, NO_SUCH_IMAGE or HOST_FULL with nothing left behind; NOT_UP removes the VM again;
-    SLOW leaves it, because it may still come up.
+    Raises NAME_TAKEN, a quota, NO_SUCH_IMAGE, NOT_ENABLED or HOST_FULL with nothing left behind; NOT_UP removes
+    the VM again; SLOW leaves it, because it may still come up.
     """
     _require_env(env)
+    if isolation is Isolation.CONTAINER and not app.config.containers:
+        raise NOT_ENABLED()
     if image not in app.images.names():
         raise NO_SUCH_IMAGE(image=image, ready=", ".join(app.images.names()) or "none; run ussycode image build")
 
     def reserve(tx: Tx) -> Vm:
         policy.require_room(permit.caller.role, store.usage(tx, permit.actor), policy.DEFAULT_SIZE)
-        vm = _new(tx, permit.actor, _free_name(tx, permit.actor, name), image, env)
+        vm = _new(tx, permit.actor, _free_name(tx, permit.actor, name), image, env, isolation)
         store.insert(tx, vm)
         tx.emit(Event("vm.created", permit.actor, vm.id, {"name": vm.name, "image": image}))
         return vm
@@ -103,7 +107,9 @@ def _require_free(tx: Tx, owner: str, name: str) -> None:
         raise (NAME_YOURS if other.owner == owner else NAME_TAKEN)(name=name)
 
 
-def _new(tx: Tx, owner: str, name: str, image: str, env: Sequence[tuple[str, str]]) -> Vm:
+def _new(
+    tx: Tx, owner: str, name: str, image: str, env: Sequence[tuple[str, str]], isolation: Isolation
+) -> Vm:
     number = store.free_number(tx)
     if number is None:
         raise HOST_FULL()
@@ -112,6 +118,7 @@ def _new(tx: Tx, owner: str, name: str, image: str, env: Sequence[tuple[str, str
         id=ids.new("vm"), number=number, name=name, owner=owner, image=image, env=tuple(env), vcpus=size.vcpus,
         memory_mib=size.memory_mib, disk_gib=size.disk_gib, power=Power.RUNNING, boot=1, secret=chance.token_hex(32),
         phase=Phase.ABSENT, seen_boot=0, detail="", console="", address="", created_at=tx.now,
+        isolation=isolation,
     )
 
 

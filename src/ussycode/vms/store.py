@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ussycode.base.db import Tx, metadata
-from ussycode.runtime.driver import Phase, Power
+from ussycode.runtime.driver import Isolation, Phase, Power
 from ussycode.vms.model import Vm
 from ussycode.vms.policy import Usage
 
@@ -31,6 +31,7 @@ vms = sa.Table(
     sa.Column("console", sa.String, nullable=False),
     sa.Column("address", sa.String, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("isolation", sa.String, nullable=False),
 )
 FIRST_NUMBER, LAST_NUMBER = 2, 16_000
 """Numbers stand for addresses and uids; 0 and 1 are the platform's own."""
@@ -39,7 +40,8 @@ FIRST_NUMBER, LAST_NUMBER = 2, 16_000
 def _vm(row: Any) -> Vm:
     v = dict(row._mapping)
     env = tuple((k, x) for k, x in json.loads(v["env"]))
-    return Vm(**v | {"env": env, "power": Power(v["power"]), "phase": Phase(v["phase"])})
+    return Vm(**v | {"env": env, "power": Power(v["power"]), "phase": Phase(v["phase"]),
+                     "isolation": Isolation(v["isolation"])})
 
 
 def by_name(tx: Tx, name: str) -> Vm | None:
@@ -87,7 +89,8 @@ def free_number(tx: Tx) -> int | None:
 
 def insert(tx: Tx, vm: Vm) -> None:
     """Keep a new VM."""
-    row = vars(vm) | {"env": json.dumps(vm.env), "power": vm.power.value, "phase": vm.phase.value}
+    row = vars(vm) | {"env": json.dumps(vm.env), "power": vm.power.value, "phase": vm.phase.value,
+                      "isolation": vm.isolation.value}
     tx.conn.execute(vms.insert(), row)
 
 

@@ -63,14 +63,15 @@ class ListView:
         """A table; one line of advice when there is none."""
         if not self.rows:
             return "no VMs yet; type new"
-        head = ["NAME", "STATUS", "IMAGE", "URL"] + (["CPU", "MEMORY", "DISK", "PORT"] if self.long else [])
+        head = ["NAME", "STATUS", "IMAGE", "URL"]
+        head += ["CPU", "MEMORY", "DISK", "PORT", "ISOLATION"] if self.long else []
         lines = [table(head, [self._cells(*row) for row in self.rows], style)]
         lines += [f"{vm.name}: {vm.detail}" for vm, _, _ in self.rows if vm.detail and vm.phase == "failed"]
         return "\n".join(lines)
 
     def _cells(self, vm: Vm, place: VmPlace, port: int) -> list[str]:
         cells = [vm.name, vm.status, vm.image, place.https_url]
-        size = [str(vm.vcpus), f"{vm.memory_mib} MiB", f"{vm.disk_gib} GiB", str(port)]
+        size = [str(vm.vcpus), f"{vm.memory_mib} MiB", f"{vm.disk_gib} GiB", str(port), vm.isolation.value]
         return cells + size if self.long else cells
 
     def document(self) -> object:
@@ -87,7 +88,7 @@ class ListView:
         if self.long:
             item |= {
                 "cpu": vm.vcpus, "memory": vm.memory_mib << 20, "disk": vm.disk_gib << 30, "proxy_port": port,
-                "image": vm.image, "node": REGION,
+                "image": vm.image, "node": REGION, "isolation": vm.isolation.value,
             }
         return item
 

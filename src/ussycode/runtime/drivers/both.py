@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ussycode.runtime.driver import Driver, Isolation, Sample, Seen, VmId, Want
-from ussycode.runtime.drivers.container.errors import NOT_ENABLED
 from ussycode.runtime.guest.streams import GuestAddress
+from ussycode.runtime.isolation import NOT_ENABLED
 
 
 class NodeDriver(Driver, Protocol):

@@ -7,10 +7,6 @@ UNSUPPORTED = ErrorCode(
     "container.unsupported", Kind.FAILED, "{what} is not possible for a container: it shares the host's kernel",
     hint="make one with a kernel of its own: new --isolation vm",
 )
-NOT_ENABLED = ErrorCode(
-    "container.not_enabled", Kind.FORBIDDEN, "isolation container is not enabled on this node",
-    hint="the operator sets containers = true; without --isolation you get a VM",
-)
 FOREIGN_DISK = ErrorCode(
     "container.foreign_disk", Kind.FAILED,
     "a container cannot be made of {what}: the host's own kernel would have to read a disk that a guest wrote",
