@@ -21,7 +21,19 @@ from ussycode.base.clock import SystemClock
 from ussycode.base.pki import Authority
 from ussycode.doors.edge.settings import EdgeSettings, write
 from ussycode.runtime.guest.protocol import REPLY_HEAD, decode_pairs, encode_pairs
-from ussycode.wire.edge import Ack, Change, Down, EdgeSession, EdgeUser, EdgeVm, Snapshot
+from ussycode.wire.edge import (
+    Ack,
+    Change,
+    CheckToken,
+    Down,
+    EdgeSession,
+    EdgeToken,
+    EdgeUser,
+    EdgeVm,
+    Question,
+    Snapshot,
+    Up,
+)
 
 DOMAIN = "localhost"
 FAR = 4_000_000_000.0
@@ -54,6 +66,8 @@ class Feed:
         self.users = {u.user: u for u in (ALICE, BOB)}
         self.sessions: dict[str, EdgeSession] = {}
         self.connections = 0
+        self.tokens: dict[tuple[str, str], EdgeToken] = {}
+        self.asked: list[str] = []
         self._acked = asyncio.Condition()
         self._last_ack = -1
         self._writer: asyncio.StreamWriter | None = None
@@ -66,12 +80,22 @@ class Feed:
         try:
             while True:
                 (size,) = struct.unpack(">I", await reader.readexactly(4))
-                ack = msgspec.msgpack.decode(await reader.readexactly(size), type=Ack)
+                message = msgspec.msgpack.decode(await reader.readexactly(size), type=Up)
+                if not isinstance(message, Ack):
+                    self.answer(message)
+                    continue
                 async with self._acked:
-                    self._last_ack = ack.seq
+                    self._last_ack = message.seq
                     self._acked.notify_all()
         except (EOFError, ConnectionError):
             writer.close()
+
+    def answer(self, question: Question) -> None:
+        """Say what `tokens` holds of a token."""
+        assert isinstance(question, CheckToken)
+        self.asked.append(question.token)
+        known = self.tokens.get((question.name, question.token), EdgeToken(0, refused="token.unknown", sentence="no"))
+        self.send(msgspec.structs.replace(known, number=question.number))
 
     def send(self, message: Down) -> None:
         """Send one frame as it is."""

@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 
 from ussycode.base.clock import Clock
 from ussycode.doors.edge.accesslog import AccessLog
+from ussycode.doors.edge.bearer import Tokens
 from ussycode.doors.edge.counters import Counters
 from ussycode.doors.edge.facts import Known
 from ussycode.doors.edge.feed import Questions
@@ -30,8 +31,9 @@ class Edge:
         self.settings = settings
         self.clock = clock
         self.hosts = Hosts(settings.domain)
-        self.known = Known()
         self.questions = Questions()
+        self.tokens = Tokens(self.questions, clock)
+        self.known = Known(self.tokens)
         self.verdicts = Verdicts(self.hosts, self.known, clock, settings.agent_port)
         self.platform = Pool(settings.control_socket)
         self.deadlines = Deadlines()

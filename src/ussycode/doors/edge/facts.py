@@ -5,11 +5,12 @@ import enum
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ussycode.access.actions import Action
 from ussycode.access.decide import Decision, Reply, decide
 from ussycode.access.facts import NOBODY, Caller, Facts, Role, Via, VmFacts
+from ussycode.doors.edge.bearer import MARK, Tokens
 from ussycode.doors.edge.hosts import HostKind, Target
 from ussycode.wire.edge import Change, EdgeSession, EdgeUser, EdgeVm, Snapshot
 
@@ -41,6 +42,8 @@ class Judgement:
     vm: EdgeVm | None = None
     port: int = 0
     expires: float = math.inf
+    ctx: str = ""
+    """Context of the token that the visitor showed, as its signer wrote it."""
 
     @property
     def owner(self) -> bool:
@@ -51,8 +54,9 @@ class Judgement:
 class Known:
     """The feed's content in look-up order. Applying a change is synchronous and complete."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: Tokens) -> None:
         self.ready = False
+        self.tokens = tokens
         self.vms: dict[str, EdgeVm] = {}
         self._by_name: dict[str, EdgeVm] = {}
         self._users: dict[str, Caller] = {}
@@ -70,6 +74,7 @@ class Known:
     def apply(self, change: Change) -> None:
         """Take one change: what it drops goes first. Raises ValueError on a role that does not exist."""
         users = {user.user: _caller(user) for user in change.put_users}
+        self.tokens.forget(frozenset(change.forget_tokens))
         self._forget_vms([*change.drop_vms, *(vm.vm for vm in change.put_vms)])
         for user in change.drop_users:
             self._users.pop(user, None)
@@ -80,21 +85,33 @@ class Known:
         self._users |= users
         self._sessions |= {session.digest: session for session in change.put_sessions}
 
-    def judge(self, target: Target, session: bytes | None, now: float, closed: bool) -> Judgement:
-        """Who may what, here. `session` is the cookie's value; `closed` says that the grace is over."""
+    def judge(self, target: Target, credential: bytes | None, now: float, closed: bool) -> Judgement:
+        """Who may what, here. `closed` says that the grace is over.
+
+        `credential` is the session cookie's value, or a token behind MARK that control has checked.
+        """
         if target.kind is HostKind.PLATFORM:
             return Judgement(Outcome.PLATFORM, "platform")
         if target.kind is HostKind.NOWHERE:
             return Judgement(Outcome.NOWHERE, "no_host")
         if not self.ready:
             return Judgement(Outcome.STARTING, "no_snapshot")
-        caller, expires = (NOBODY, math.inf) if closed else self._caller(target.host, session, now)
+        caller, expires, ctx = (NOBODY, math.inf, "") if closed else self._who(target, credential, now)
         vm = self._by_name.get(target.name)
         port = target.port or (vm.primary_port if vm is not None else 0)
         decision = decide(Action.VM_OPEN, Facts(caller, _vm_facts(vm), port))
         if closed and not decision.allowed:
             return Judgement(Outcome.CLOSED, "grace_over")
-        return Judgement(_outcome(decision, vm), decision.reason.value, caller, vm, port, expires)
+        return Judgement(_outcome(decision, vm), decision.reason.value, caller, vm, port, expires, ctx)
+
+    def _who(self, target: Target, credential: bytes | None, now: float) -> tuple[Caller, float, str]:
+        if credential is None or credential[:1] != MARK:
+            return *self._caller(target.host, credential, now), ""
+        token = self.tokens.get(target.name, credential[1:])
+        if token is None or token.refused or token.not_before > now:
+            return NOBODY, math.inf, ""
+        caller = self._users.get(token.user, NOBODY)
+        return replace(caller, via=Via.TOKEN), token.expires or math.inf, token.ctx
 
     def _caller(self, host: str, cookie: bytes | None, now: float) -> tuple[Caller, float]:
         if cookie is None:

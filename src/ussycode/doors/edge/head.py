@@ -8,10 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from ussycode.doors.edge.bearer import token_of
+
 MAX_HEAD = 32 * 1024
 """Bytes of request line and headers."""
 MAX_HEADERS = 100
 SESSION_COOKIE = b"__Host-ussycode"
+MAX_TOKEN = 8192
+"""Bytes of a token that are looked at; a longer one is refused as one of this length."""
 CHUNKED = -1
 """`Request.length` of a body that says its own end."""
 
@@ -51,6 +55,10 @@ class Request:
     host = b""
     hostname = b""
     session: bytes | None = None
+    token: bytes | None = None
+    """A token of the platform, from whichever header carried it."""
+    authorization: bytes | None = None
+    """An Authorization value that is the app's own business, or the platform's on its own host."""
     length: int | None = None
     upgrade: bytes | None = None
     hop: frozenset[bytes] = frozenset()
@@ -68,10 +76,15 @@ class Request:
 
     @property
     def wants_page(self) -> bool:
-        """A browser navigates, rather than a program calls."""
-        if self.method not in (b"GET", b"HEAD"):
+        """A browser navigates, rather than a program calls; browsers show no tokens."""
+        if self.token is not None or self.method not in (b"GET", b"HEAD"):
             return False
         return any(line[:7].lower() == b"accept:" and b"text/html" in line for line in self.keep)
+
+    @property
+    def is_git(self) -> bool:
+        """git calls, which sends the password of its URL only when asked to."""
+        return any(line[:15].lower() == b"user-agent: git" for line in self.keep)
 
     @property
     def has_body(self) -> bool:
@@ -105,6 +118,8 @@ def outgoing(request: Request, facts: bytes, for_platform: bool) -> bytes:
     """
     lines = [b"%b %b HTTP/1.%d" % (request.method, request.target, request.modern), b"Host: " + request.host]
     lines += request.keep
+    if request.authorization is not None and (for_platform or request.token is None):
+        lines.append(b"Authorization: " + request.authorization)
     cookies = request.cookies if for_platform else [c for c in map(without_session, request.cookies) if c]
     if cookies:
         lines.append(b"Cookie: " + b"; ".join(cookies))
@@ -176,6 +191,19 @@ def _on_cookie(request: Request, value: bytes) -> None:
         request.session = secret if _SECRET(secret) is not None else None
 
 
+def _on_authorization(request: Request, value: bytes) -> None:
+    if request.authorization is not None:
+        raise Refused(400, "at most one Authorization header is served")
+    request.authorization = value
+    request.token = request.token or token_of(value)
+
+
+def _on_own_authorization(request: Request, value: bytes) -> None:
+    # Ours alone: it wins over the common header, and whatever it holds is taken for a token.
+    scheme, _, token = value.partition(b" ")
+    request.token = token.strip(b" \t")[:MAX_TOKEN] if scheme.lower() == b"bearer" else b"-"
+
+
 def _on_length(request: Request, value: bytes) -> None:
     if request.length is not None or not value.isdigit() or len(value) > 15:
         raise Refused(400, "exactly one body length is needed")
@@ -214,6 +242,8 @@ def _ignore(request: Request, value: bytes) -> None:
 
 _SPECIAL: dict[bytes, Callable[[Request, bytes], None]] = {
     b"host": _on_host, b"cookie": _on_cookie, b"content-length": _on_length, b"transfer-encoding": _on_transfer,
-    b"connection": _on_connection, b"upgrade": _on_upgrade, b"expect": _on_expect,
+    b"authorization": _on_authorization, b"x-ussycode-authorization": _on_own_authorization,
+    b"x-exedev-authorization": _on_own_authorization, b"connection": _on_connection, b"upgrade": _on_upgrade,
+    b"expect": _on_expect,
     b"keep-alive": _ignore, b"te": _ignore,
 }

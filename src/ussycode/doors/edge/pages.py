@@ -20,6 +20,8 @@ class Local:
     hint: str = ""
     location: bytes = b""
     retry_after: int = 0
+    challenge: bytes = b""
+    """Value of WWW-Authenticate."""
 
     def render(self, page: bool, extra: bytes, close: bool, to_head: bool) -> bytes:
         """The whole response. `extra` is header lines, each with CRLF."""
@@ -35,6 +37,8 @@ class Local:
         ]
         if self.location:
             lines.append(b"Location: " + self.location)
+        if self.challenge:
+            lines.append(b"WWW-Authenticate: " + self.challenge)
         if self.retry_after:
             lines.append(b"Retry-After: %d" % self.retry_after)
         if close:
@@ -77,13 +81,23 @@ REQUEST_STALLED = Local(408, "request_stalled", "the request body did not arrive
 APP_SLOW = Local(504, "app_slow", "the app did not answer in time", "look at the app's own log")
 
 
-def login(target: bytes, wants_page: bool) -> Local:
-    """The way to sign in on the same host; programs get 401. The same for hosts that do not exist."""
+def login(target: bytes, wants_page: bool, git: bool = False) -> Local:
+    """The way to sign in on the same host; programs get 401. The same for hosts that do not exist.
+
+    `git` is told that it may send the password of its URL. Browsers must not be: they would ask for one.
+    """
     sentence = "sign in to see this address"
     if not wants_page:
-        return Local(401, "not_signed_in", sentence, "open it in a browser, or ask its owner to make it public")
+        challenge = b'Basic realm="ussycode"' if git else b"Bearer"
+        hint = "open it in a browser, or send a token of this machine"
+        return Local(401, "not_signed_in", sentence, hint, challenge=challenge)
     back = quote(b"/" + target.lstrip(b"/"), safe="/")
     return Local(302, "not_signed_in", sentence, location=b"/__ussycode/login?redirect=" + back.encode())
+
+
+def bad_token(sentence: str) -> Local:
+    """A token was shown and is not good; never a redirect, and the same whether or not the VM exists."""
+    return Local(401, "bad_token", sentence, "see the manual's page on tokens", challenge=b"Bearer error=invalid_token")
 
 
 def stopped(name: str, phase: str, domain: str) -> Local:

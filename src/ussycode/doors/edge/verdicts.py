@@ -23,11 +23,11 @@ class Live(Protocol):
 class Verdict:
     """One visitor on one host. `flows` are the exchanges under way because of it."""
 
-    __slots__ = ("flows", "identity", "judgement", "pool", "session", "target", "until")
+    __slots__ = ("credential", "flows", "identity", "judgement", "pool", "target", "until")
 
-    def __init__(self, target: Target, session: bytes | None, judgement: Judgement, pool: Pool | None) -> None:
+    def __init__(self, target: Target, credential: bytes | None, judgement: Judgement, pool: Pool | None) -> None:
         self.target = target
-        self.session = session
+        self.credential = credential
         self.flows: set[Live] = set()
         self.renew(judgement, pool)
 
@@ -52,15 +52,15 @@ class Verdicts:
         self._kept: dict[tuple[bytes, bytes | None], Verdict] = {}
         self._pools: dict[Guest, Pool] = {}
 
-    def get(self, host: bytes, session: bytes | None) -> Verdict:
-        """The verdict for lower-case `host` without port and the session cookie's value."""
+    def get(self, host: bytes, credential: bytes | None) -> Verdict:
+        """The verdict for lower-case `host` without port and the session cookie's value, or a token behind MARK."""
         now = self._clock.now()
-        verdict = self._kept.get((host, session))
+        verdict = self._kept.get((host, credential))
         if verdict is not None and verdict.until > now:
             return verdict
         if verdict is not None:
             self.recheck()
-        return self._make(host, session, now)
+        return self._make(host, credential, now)
 
     def recheck(self) -> None:
         """Judge again whatever is under way and cut what is not allowed any more; forget the rest."""
@@ -92,17 +92,17 @@ class Verdicts:
         for pool in self._pools.values():
             pool.shut()
 
-    def _make(self, host: bytes, session: bytes | None, now: float) -> Verdict:
+    def _make(self, host: bytes, credential: bytes | None, now: float) -> Verdict:
         target = self._hosts.target(host.decode("ascii"))
-        judgement = self._known.judge(target, session, now, self.closed)
-        verdict = Verdict(target, session, judgement, self._pool(judgement))
+        judgement = self._known.judge(target, credential, now, self.closed)
+        verdict = Verdict(target, credential, judgement, self._pool(judgement))
         if len(self._kept) >= MAX_KEPT:
             self._kept = {key: kept for key, kept in self._kept.items() if kept.flows}
-        self._kept[host, session] = verdict
+        self._kept[host, credential] = verdict
         return verdict
 
     def _still(self, verdict: Verdict, now: float) -> bool:
-        judgement = self._known.judge(verdict.target, verdict.session, now, self.closed)
+        judgement = self._known.judge(verdict.target, verdict.credential, now, self.closed)
         pool = self._pool(judgement)
         same_user = judgement.caller.user == verdict.judgement.caller.user
         if judgement.outcome is verdict.judgement.outcome and pool is verdict.pool and same_user:
@@ -130,7 +130,9 @@ def identity(judgement: Judgement) -> bytes:
     text = f"X-Ussycode-UserID: {user}\r\nX-ExeDev-UserID: {user}\r\n"
     if _PLAIN.fullmatch(email) is not None:
         text += f"X-Ussycode-Email: {email}\r\nX-ExeDev-Email: {email}\r\n"
-    return text.encode("ascii")
+    if judgement.ctx:
+        text += f"X-Ussycode-Token-Ctx: {judgement.ctx}\r\nX-ExeDev-Token-Ctx: {judgement.ctx}\r\n"
+    return text.encode()
 
 
 def _cut(verdict: Verdict) -> None:

@@ -8,8 +8,10 @@ import time
 from typing import cast
 
 from ussycode.doors.edge import pages
+from ussycode.doors.edge.bearer import MARK
 from ussycode.doors.edge.edge import MAX_CONNECTIONS, Edge
 from ussycode.doors.edge.facts import Outcome
+from ussycode.doors.edge.feed import Unanswered
 from ussycode.doors.edge.framing import ByChunks, ByLength, Framing, Malformed, UntilClose
 from ussycode.doors.edge.head import CHUNKED, MAX_HEAD, Refused, Request, outgoing, parse, trailer_allowed
 from ussycode.doors.edge.hosts import HostKind
@@ -254,7 +256,45 @@ class VisitorConnection(asyncio.BufferedProtocol):
         if request.has_body:
             length = request.length or 0
             self._framing = ByChunks(trailer_allowed) if length == CHUNKED else ByLength(length)
-        verdict = self._verdict = edge.verdicts.get(request.hostname, request.session)
+        if request.token is not None and (name := self._guarded(request)):
+            self._with_token(request, name, request.token)
+        else:
+            self._judge(request, request.session)
+
+    def _guarded(self, request: Request) -> str:
+        """Name of the VM on whose host a token of the platform counts; empty elsewhere."""
+        target = self._edge.hosts.target(request.hostname.decode("ascii"))
+        return target.name if target.kind is VM and not is_special(request.target) else ""
+
+    def _with_token(self, request: Request, name: str, token: bytes) -> None:
+        known = self._edge.tokens.get(name, token)
+        if known is None:
+            self._phase, self.deadline = DIAL, NEVER  # control has its own time
+            self._edge.spawn(self._ask_about(request, name, token))
+        elif known.refused:
+            self._reply(pages.bad_token(known.sentence))
+        else:
+            self._judge(request, MARK + token)
+
+    async def _ask_about(self, request: Request, name: str, token: bytes) -> None:
+        try:
+            await self._edge.tokens.ask(name, token)
+        except Unanswered:
+            local: Local | None = pages.CONTROL_DOWN
+        else:
+            local = None
+        if self._phase is not DIAL or self._request is not request:
+            return
+        self._phase = HEAD
+        if local is not None:
+            self._reply(local)
+        else:
+            self._with_token(request, name, token)
+        self._pump()
+
+    def _judge(self, request: Request, credential: bytes | None) -> None:
+        edge = self._edge
+        verdict = self._verdict = edge.verdicts.get(request.hostname, credential)
         pool = self._pool = self._destination(verdict, request)
         if pool is None:
             self._reply(_local(verdict, request, edge.settings.domain))
@@ -511,7 +551,7 @@ def _local(verdict: Verdict, request: Request, domain: str) -> Local:
     """The edge's own reply where nothing is proxied."""
     judgement = verdict.judgement
     if judgement.outcome is Outcome.LOGIN:
-        return pages.login(request.target, request.wants_page)
+        return pages.login(request.target, request.wants_page, request.is_git)
     if judgement.outcome is Outcome.STOPPED and judgement.owner and judgement.vm is not None:
         return pages.stopped(judgement.vm.name, judgement.vm.phase, domain)
     return _REPLIES[judgement.outcome]

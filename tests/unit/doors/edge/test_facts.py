@@ -5,8 +5,10 @@ import hashlib
 
 import pytest
 
-from ussycode.base.clock import ManualClock
+from ussycode.base.clock import ManualClock, SystemClock
+from ussycode.doors.edge.bearer import Tokens
 from ussycode.doors.edge.facts import Known, Outcome
+from ussycode.doors.edge.feed import Questions
 from ussycode.doors.edge.hosts import HostKind, Hosts
 from ussycode.doors.edge.verdicts import MAX_KEPT, Verdicts
 from ussycode.wire.edge import Change, EdgeSession, EdgeUser, EdgeVm, Snapshot
@@ -28,7 +30,7 @@ def session(host: str = "demo.localhost", user: str = "usr_alice", expires: floa
 
 
 def known(*vms: EdgeVm, sessions: tuple[EdgeSession, ...] = ()) -> Known:
-    facts = Known()
+    facts = Known(Tokens(Questions(), SystemClock()))
     users = [EdgeUser("usr_alice", "alice", "citizen", "a@example.org"), EdgeUser("usr_bob", "bob", "newbie")]
     facts.reset(Snapshot(1, list(vms), users, list(sessions)))
     return facts
