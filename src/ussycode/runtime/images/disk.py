@@ -18,21 +18,30 @@ GROWTH_LIMIT = 1 << 40
 """Bytes up to which a running guest can grow the file system: room for its group descriptors is set aside."""
 
 JOURNAL_MIB = 32
+INODE_RATIO = 16384
+"""Bytes of disk for each inode."""
 MKFS_SECONDS = 600.0
 CHUNK = 1 << 20
 
 
 def make(tree: Path, disk: Path, size: int) -> None:
-    """Write `disk`, `size` bytes long, holding a copy of `tree` with owners, modes and attributes.
+    """Write `disk`, `size` bytes long, holding a copy of `tree` with owners, modes and attributes."""
+    _mkfs(disk, size, ["-d", str(tree)])
 
-    Inode tables and journal are finished here (as holes), so no guest spends its first minutes on them.
-    """
+
+def format_empty(disk: Path, size: int, inodes: int) -> None:
+    """Write `disk`, `size` bytes long, with nothing in it but room for at least `inodes` files."""
+    _mkfs(disk, size, ["-N", str(max(inodes, size // INODE_RATIO))])
+
+
+def _mkfs(disk: Path, size: int, more: list[str]) -> None:
+    """Inode tables and journal are finished here (as holes), so no guest spends its first minutes on them."""
     with disk.open("wb") as file:
         file.truncate(size)
     extended = f"resize={GROWTH_LIMIT // BLOCK},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0"
     host_tool.run(
-        ["mkfs.ext4", "-q", "-F", "-L", "root", "-m", "1", "-b", str(BLOCK), "-I", "256", "-i", "16384",
-         "-O", FEATURES, "-J", f"size={JOURNAL_MIB}", "-E", extended, "-d", tree, disk],
+        ["mkfs.ext4", "-q", "-F", "-L", "root", "-m", "1", "-b", str(BLOCK), "-I", "256", "-i", str(INODE_RATIO),
+         "-O", FEATURES, "-J", f"size={JOURNAL_MIB}", "-E", extended, *more, str(disk)],
         timeout=MKFS_SECONDS,
     )
     disk.chmod(0o644)  # read by every VM's own user, written by none
