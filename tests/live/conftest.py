@@ -47,5 +47,5 @@ def lived(
     """One platform on the minimal image for the whole run."""
     home = tmp_path_factory.mktemp("home")
     data = live_data / f"platform-{os.getpid()}"
-    with platform(data, home, live_data, "--default-image", "debian-min") as made:
+    with platform(data, home, live_data, "--default-image", "debian-min", "--containers", "true") as made:
         yield made

@@ -138,6 +138,9 @@ async def test_a_container_is_who_it_was_told_to_be(boxes: Boxes) -> None:
     assert await says(driver, "grep -c 169.254.1.1 /etc/resolv.conf") == "1"
     assert await says(driver, "echo $(df -B1G --output=size /)") == "1G-blocks 5"
     assert await says(driver, "sudo id -u; sudo sh -c 'echo x > /root/x; cat /root/x'") == "0\nx"
+    screen = await LocalLink(driver).open_exec(VM, ExecSpec(cmd="stty size; tty", pty=True, rows=30, cols=100))
+    shown = b"".join([event.data async for event in screen if isinstance(event, Stdout)])
+    assert shown == b"30 100\r\n/dev/pts/0\r\n"
     await driver.update(boxed(name="renamed"))
     assert await says(driver, "hostname; cat /etc/hostname") == "renamed\nrenamed"
     sample = await driver.sample(VM)

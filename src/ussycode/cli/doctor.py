@@ -13,12 +13,17 @@ from pathlib import Path
 from ussycode.base.errors import Failure
 from ussycode.cli import prepare, state
 from ussycode.config import Config
+from ussycode.runtime import host_tool
 from ussycode.runtime.kernel import BootFiles
 
 MEMORY_MIB = 2048
 """Memory below which the platform and a first VM do not fit."""
 DISK_GIB = 8
 """Free disk below which building the default image and a first VM do not fit."""
+
+
+CONTAINER_KERNEL = (5, 19)
+"""First kernel that joins layers whose uids are shifted."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def doctor(config: Config, asked: argparse.Namespace) -> int:
 
 def examine(config: Config) -> Iterator[Check]:
     """All checks, cheap ones first."""
-    for look in (_root, _tools, _memory, _disk, _ports, _tun, _key, _kernel, _image, _kvm, _network):
+    for look in (_root, _tools, _memory, _disk, _ports, _tun, _key, _kernel, _image, _kvm, _containers, _network):
         try:
             yield look(config)
         except Failure as failure:
@@ -139,6 +144,20 @@ def _kvm(config: Config) -> Check:
     # Software emulation works everywhere, so an unusable KVM is slow and not a failure.
     how = "usable" if verdict.usable else f"not usable, VMs are emulated and slower: {verdict.why}"
     return Check("kvm", True, how, verdict.todo)
+
+
+def _containers(config: Config) -> Check:
+    if not config.containers:
+        return Check("boxes", True, "containers are off: every guest has a kernel of its own")
+    if shutil.which("runc", path=host_tool.ADMIN_PATH) is None:
+        return Check("boxes", False, "containers are on, but runc is missing", "run: sudo apt-get install runc")
+    old = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2]) < CONTAINER_KERNEL
+    spaces = Path("/proc/sys/user/max_user_namespaces")
+    if old or not spaces.exists() or spaces.read_text().strip() == "0":
+        return Check("boxes", False, "containers are on, but this kernel is too old or forbids user namespaces",
+                     "a kernel from 5.19 on; sysctl user.max_user_namespaces=16384")
+    return Check("boxes", True, "containers are on: they share this host's kernel, so a hole in it opens the host, "
+                 "and they see its figures of memory and processors; VMs do neither")
 
 
 def _boot_files(config: Config) -> BootFiles | None:

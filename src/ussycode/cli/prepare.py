@@ -13,6 +13,7 @@ from pathlib import Path
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.config import Config
 from ussycode.identity.keys import read_public_key
+from ussycode.runtime import host_tool
 from ussycode.runtime import instance as instances
 from ussycode.runtime.instance import Instance
 from ussycode.runtime.kernel import BootFiles
@@ -77,6 +78,8 @@ def prepare(config: Config, say: Say) -> Prepared:
     """Folders, kernel, guest program, default image, acceleration. Idempotent; the second time it is quick."""
     if lacking := missing_tools():
         raise TOOL_MISSING(tools=", ".join(lacking))
+    if config.containers:
+        host_tool.find("runc")
     config.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     instance = instances.claim(config.data_dir)
     instances.make_folders(instance)

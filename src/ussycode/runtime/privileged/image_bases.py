@@ -7,7 +7,7 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
-from ussycode.runtime.instance import Instance
+from ussycode.runtime.instance import UIDS_PER_SLOT, Instance
 from ussycode.runtime.privileged.container_disks import Base, copy
 
 _CHECK_SECONDS = 120.0
@@ -58,11 +58,14 @@ def _opened(root: Path, names: tuple[str, ...], held: ExitStack) -> Path:
 
 
 def _check(instance: Instance, disk: Path) -> None:
+    nobody = instance.uid_base + UIDS_PER_SLOT - 1
     with disk.open("rb") as file:
+        os.fchown(file.fileno(), 0, nobody)
+        os.fchmod(file.fileno(), 0o440)  # the checker may read it, and no bug of its may write
         done = subprocess.run(
             ["e2fsck", "-f", "-n", f"/proc/self/fd/{file.fileno()}"], pass_fds=(file.fileno(),), capture_output=True,
             text=True, timeout=_CHECK_SECONDS, check=False, stdin=subprocess.DEVNULL,
-            user=instance.uid_base + 65_535, group=instance.uid_base + 65_535, extra_groups=[],
+            user=nobody, group=nobody, extra_groups=[],
         )
     if done.returncode:
         raise PermissionError(f"{_UNTRUSTED}: {(done.stdout + done.stderr).strip()[-200:]}")
