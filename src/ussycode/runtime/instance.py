@@ -174,6 +174,8 @@ def make_folders(instance: Instance) -> None:
     instance.data.mkdir(mode=0o711, parents=True, exist_ok=True)
     instance.data.chmod(0o711)
     _owned(instance.data / "vms", instance.control_uid, 0o711)
+    (instance.data / "images").mkdir(mode=0o755, exist_ok=True)
+    _owned(instance.data / "images" / "oci", instance.control_uid, 0o711)
     instance.run_root.mkdir(mode=0o755, parents=True, exist_ok=True)
     for folder in (instance.run, instance.run / "vm"):
         _owned(folder, 0, 0o711)

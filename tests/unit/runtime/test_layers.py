@@ -17,7 +17,9 @@ from ussycode.runtime.images.layers import Blobs, Budget, read_layer
 from ussycode.runtime.images.tree import Entry, Node, Tree, folder
 
 
-def member(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "", **more: object) -> tarfile.TarInfo:
+def member(
+    name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "", **more: object,
+) -> tarfile.TarInfo:
     made = tarfile.TarInfo(name)
     made.type, made.linkname, made.size = kind, link, len(data)
     made.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
@@ -144,7 +146,8 @@ def test_the_disk_holds_owners_modes_links_devices_attributes_and_strange_names(
     strange = ['with "quotes"', "-w", "<2>", "#x", " lead", "ünï", "a'b", "$(id)", "tab?*", '"']
     made = bench.tree(layer(
         member("bin", kind=tarfile.DIRTYPE), (member("bin/su", b"elf", mode=0o4755, mtime=1_600_000_000), b"elf"),
-        member("bin/alias", kind=tarfile.LNKTYPE, link="bin/su"), member("sh", kind=tarfile.SYMTYPE, link="bin/" + "s" * 100),
+        member("bin/alias", kind=tarfile.LNKTYPE, link="bin/su"),
+        member("sh", kind=tarfile.SYMTYPE, link="bin/" + "s" * 100),
         member("home/me", kind=tarfile.DIRTYPE, uid=70_000, gid=1000, mode=0o700),
         member("null", kind=tarfile.CHRTYPE, devmajor=1, devminor=3), member("pipe", kind=tarfile.FIFOTYPE),
         member("cap", pax_headers={"SCHILY.xattr.user.note": "hé llo", "SCHILY.xattr.trusted.overlay.opaque": "y"}),
@@ -154,7 +157,8 @@ def test_the_disk_holds_owners_modes_links_devices_attributes_and_strange_names(
     ext4.write(made, bench.blobs, out)
     su = bench.asked(out, "stat /bin/su")
     assert "Mode:  04755" in su and "Links: 2" in su and "2020" in su and bench.asked(out, "cat /bin/alias") == "elf"
-    assert "User: 70000   Group:  1000" in bench.asked(out, "stat /home/me") and "0700" in bench.asked(out, "stat /home/me")
+    me = bench.asked(out, "stat /home/me")
+    assert "User: 70000   Group:  1000" in me and "0700" in me
     assert "character special" in bench.asked(out, "stat /null") and "FIFO" in bench.asked(out, "stat /pipe")
     assert "bin/" + "s" * 100 in bench.asked(out, "stat /sh") + bench.asked(out, "cat /sh")
     assert "trusted" not in bench.asked(out, "ea_list /cap") and "user.note" in bench.asked(out, "ea_list /cap")

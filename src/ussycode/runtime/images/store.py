@@ -1,6 +1,7 @@
 """Where images live: ROOT/NAME/DIGEST/ with disk.raw and image.json, published whole by a rename."""
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,6 +15,23 @@ from ussycode.runtime.images.build import Built, build
 from ussycode.runtime.images.recipe import Recipe
 from ussycode.runtime.kernel import Progress, silent
 from ussycode.runtime.publish import locked, publish, staging, write_atomically
+
+PULLED = "oci"
+"""Folder of images from registries; no recipe may be called so."""
+
+
+def is_pulled(name: str) -> bool:
+    """Whether an image's name is one that a pull gave: REFERENCE@sha256:HEX, with #OWNER for a private one."""
+    return "@sha256:" in name
+
+
+def key(name: str) -> str:
+    """Folder of a pulled image, as 64 hex digits: the manifest's digest, mixed with the owner of a private one.
+
+    So nobody reaches the bytes of another's private image by knowing its digest alone.
+    """
+    digest, hidden, owner = name.rpartition("@sha256:")[2].partition("#")
+    return hashlib.sha256(f"{owner}:{digest}".encode()).hexdigest() if hidden else digest
 
 
 @dataclass(frozen=True)
@@ -31,7 +49,13 @@ class Image:
     default_port: int
     labels: Mapping[str, str]
     recipe: str
-    """Digest of the recipe it was built from."""
+    """Digest of the recipe it was built from; empty for one that was pulled."""
+    argv: tuple[str, ...] = ()
+    """What the tiny init starts; empty for nothing."""
+    env: tuple[tuple[str, str], ...] = ()
+    workdir: str = "/"
+    user: str = ""
+    """Whom `argv` runs as, in a container's words: NAME, UID, each with :GROUP perhaps; empty for root."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +74,15 @@ class ImageStore:
     def find(self, name: str) -> Image | None:
         """The image that new VMs of `name` get; None when there is none."""
         current = self.root / name / "current"
+        if is_pulled(name):
+            return self.get(name, key(name))
         if name not in self._names() or not current.exists():
             return None
         return self.get(name, current.read_text())
 
     def get(self, name: str, digest: str) -> Image | None:
         """One build of `name`, also an older one that VMs still stand on; None when it is gone."""
-        folder = self.root / name / digest
+        folder = self.root / (PULLED if is_pulled(name) else name) / digest
         if not folder.resolve().is_relative_to(self.root.resolve()) or not (folder / "image.json").exists():
             return None
         return _load(folder)
@@ -96,10 +122,16 @@ class ImageStore:
                 shutil.rmtree(path)
         return bool(gone)
 
+    @property
+    def pulled(self) -> Path:
+        """Folder of the images that were pulled: one folder each, named by its key; control's own."""
+        return self.root / PULLED
+
     def _names(self) -> frozenset[str]:
         if not self.root.is_dir():
             return frozenset()
-        return frozenset(path.name for path in self.root.iterdir() if path.is_dir() and path.name[0] != ".")
+        folders = (path for path in self.root.iterdir() if path.is_dir() and path.name != PULLED)
+        return frozenset(path.name for path in folders if path.name[0] != ".")
 
     def _publish(self, wanted: Recipe, built: Built) -> Image:
         digest = disk.digest(built.disk)
@@ -112,7 +144,7 @@ class ImageStore:
             init=wanted.init, size=wanted.disk_gib << 30, created=self.clock.now(), packages=built.packages,
             default_port=wanted.default_port, labels=wanted.labels, recipe=wanted.digest,
         )
-        (ready / "image.json").write_text(_dump(image))
+        (ready / "image.json").write_text(dump(image))
         publish(ready, final)
         write_atomically(final.parent / "current", digest)
         return image
@@ -122,11 +154,15 @@ def _builds(folder: Path, digest: str) -> list[Path]:
     return [path for path in folder.iterdir() if path.name == digest and path.is_dir()]
 
 
-def _dump(image: Image) -> str:
+def dump(image: Image) -> str:
+    """The text of image.json."""
     fields = asdict(image)
     del fields["disk"]  # where it lies follows from where this file lies
     return json.dumps(fields, indent=1, sort_keys=True) + "\n"
 
 
 def _load(folder: Path) -> Image:
-    return Image(disk=folder / "disk.raw", **json.loads((folder / "image.json").read_text()))
+    fields = json.loads((folder / "image.json").read_text())
+    fields["argv"] = tuple(fields.get("argv", ()))
+    fields["env"] = tuple((name, value) for name, value in fields.get("env", ()))
+    return Image(disk=folder / "disk.raw", **fields)

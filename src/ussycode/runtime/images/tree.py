@@ -104,6 +104,10 @@ class Tree:
         above = self._walk(names[:-1], make=False)
         return None if above is None else above.children.get(names[-1])
 
+    def make(self, path: bytes, node: Node) -> None:
+        """Put a node at a path, in the place of what is there."""
+        self._bring(Entry(path, node))
+
     def files(self) -> Iterator[tuple[bytes, Node]]:
         """Every path with its node, each folder before what is in it."""
         todo = [(b"", self.root)]
