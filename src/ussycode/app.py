@@ -30,14 +30,19 @@ from ussycode.doors.ssh.door import SshDoor
 from ussycode.doors.ssh.hostkey import load_host_key
 from ussycode.doors.web.app import serve_web
 from ussycode.identity import ops as identity
+from ussycode.identity import sessions
 from ussycode.identity.keys import PublicKey, read_public_key
+from ussycode.mail import ops as mail
+from ussycode.mail.relay import Mailer, Outbox, Relay
 from ussycode.ports import App, ImageCatalog, Uses, Waiters
 from ussycode.runtime.driver import Driver
 from ussycode.runtime.drivers.both import Both, NoContainers, NodeDriver
 from ussycode.runtime.drivers.container.driver import ContainerDriver
 from ussycode.runtime.drivers.fake import FakeDriver
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
-from ussycode.runtime.images.store import ImageStore
+from ussycode.runtime.images.pull import Pull, Puller
+from ussycode.runtime.images.registry import Registries
+from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.instance import Instance, load
 from ussycode.runtime.net import facing
 from ussycode.runtime.privileged.container_client import ContainerClient
@@ -46,7 +51,6 @@ from ussycode.tokens import ops as tokens_ops
 from ussycode.tokens.verify import TokenVerifier
 from ussycode.vms import ops as vms
 from ussycode.wire.control import ControlSettings
-
 
 USES_SECONDS = 30.0
 """Between two writes of when keys and tokens were used last."""
@@ -72,6 +76,7 @@ class StoredImages:
     """Images on disk as commands see them."""
 
     store: ImageStore
+    puller: Puller
 
     def names(self) -> Sequence[str]:
         """Names that are ready to boot."""
@@ -86,6 +91,23 @@ class StoredImages:
         """Port that the image's VMs show over HTTPS."""
         found = self.store.find(image)
         return found.default_port if found else 8000
+
+
+    def find(self, image: str) -> Image | None:
+        """What is known of an image that is here."""
+        return self.store.find(image)
+
+    async def pull(self, wanted: Pull, show: Callable[[str], Awaitable[None]]) -> Image:
+        """The image, downloaded unless it is here."""
+        return await self.puller.pull(wanted, show)
+
+    async def forget(self, image: str) -> None:
+        """Remove a pulled image."""
+        await asyncio.to_thread(self.store.forget, image)
+
+    async def evict(self, in_use: frozenset[str]) -> list[str]:
+        """Keep the cache of pulled images within its bounds."""
+        return await asyncio.to_thread(self.store.evict, in_use)
 
 
 @dataclass(frozen=True)
@@ -105,6 +127,20 @@ class NamedImages:
     def default_port(self, image: str) -> int:
         """The default image's port."""
         return 8000
+
+    def find(self, image: str) -> None:
+        """There are no disks to tell of."""
+
+    async def pull(self, wanted: Pull, show: Callable[[str], Awaitable[None]]) -> Image:
+        """Refused: there is no registry either."""
+        raise vms.NO_SUCH_IMAGE(image=wanted.reference.repository.removeprefix("library/"), ready=", ".join(self.ready))
+
+    async def forget(self, image: str) -> None:
+        """Nothing to remove."""
+
+    async def evict(self, in_use: frozenset[str]) -> list[str]:
+        """Nothing to remove."""
+        return []
 
 
 class NoGuests:
@@ -133,13 +169,15 @@ def node(config: Config, accel: str) -> Node:
         return Node(FakeDriver(), NoGuests(), NamedImages((config.default_image,)))
     instance = _instance(config)
     store = ImageStore(config.data_dir / "images")
+    puller = Puller(store, Registries.of(config.registries), SystemClock())
+    puller.clean()
     clock, helper = SystemClock(), ContainerClient(instance.helper_socket)
     vms = QemuDriver(instance, store, helper, Accel(accel), clock, config.boot_timeout)
     boxes: NodeDriver = NoContainers()
     if config.containers:
         boxes = ContainerDriver(instance, store, helper, clock, config.boot_timeout)
     driver = Both(vms, boxes)
-    return Node(driver, driver, StoredImages(store))
+    return Node(driver, driver, StoredImages(store, puller))
 
 
 def _instance(config: Config) -> Instance:
@@ -191,6 +229,7 @@ async def _serve(config: Config, given: ControlSettings) -> None:
         running = [
             group.create_task(loop.run(), name="reconciler"),
             group.create_task(_write_uses(app), name="uses"),
+            group.create_task(mail.deliver_for_ever(app, mailer(config)), name="mail"),
             group.create_task(feed.serve(_listening(given.feed_fd)), name="feed"),
             group.create_task(serve_web(app, tokens, _listening(given.web_fd)), name="web"),
             group.create_task(serve_metrics(app, _listening(given.metrics_fd), edges), name="metrics"),
@@ -211,6 +250,15 @@ async def _write_uses(app: App) -> None:
     while True:
         await asyncio.sleep(USES_SECONDS)
         await tokens_ops.write_uses(app)
+        await sessions.end_idle(app)
+
+
+def mailer(config: Config) -> Mailer:
+    """The relay that the settings name, or the outbox without one."""
+    if not config.smtp_host:
+        return Outbox()
+    return Relay(config.smtp_host, config.smtp_port, config.smtp_security, config.smtp_user, config.smtp_password,
+                 config.sender)
 
 
 def _resolver(config: Config) -> Forwarder:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.secrets import Secret
 
 BAD_CONFIG = ErrorCode(
     "config.bad", Kind.USAGE, "the settings cannot be used: {problems}",
@@ -86,6 +87,13 @@ def _networks(text: str) -> tuple[str, ...]:
     return tuple(str(ipaddress.ip_network(part.strip())) for part in text.split(",") if part.strip())
 
 
+def _registries(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    if any(not re.fullmatch(r"(http://)?[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?", part) for part in found):
+        raise ValueError("write HOST or HOST:PORT, with http:// in front of those without TLS")
+    return found
+
+
 def _url(text: str) -> str:
     if text and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", text):
         raise ValueError("write a http:// or https:// address")
@@ -120,8 +128,15 @@ class Config:
     tls_cert: Path | None
     tls_key: Path | None
     admin_keys: Path | None
+    registries: tuple[str, ...]
     otlp_endpoint: str
     log_json: bool
+    smtp_host: str
+    smtp_port: int
+    smtp_security: str
+    smtp_user: str
+    smtp_password: Secret
+    mail_from: str
     net_mbit: int
     net_packets: int
     net_connections: int
@@ -138,6 +153,11 @@ class Config:
         """`https://HOST/`, with the port when it is not 443."""
         port = "" if self.https_port == 443 else f":{self.https_port}"
         return f"https://{host}{port}/"
+
+    @property
+    def sender(self) -> str:
+        """Address that the platform's mails come from."""
+        return self.mail_from or f"ussycode@{self.domain}"
 
     def texts(self) -> dict[str, str]:
         """Every setting as text; `load` reads it back."""
@@ -164,8 +184,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("runtime", _one_of("qemu", "fake"), "qemu", "what runs VMs; fake runs none, for development"),
     Setting("accel", _one_of("auto", "kvm", "tcg"), "auto", "auto probes KVM by a bounded boot"),
     Setting("containers", _bool, "false", "allow new --isolation container: quicker, with a weaker wall than a VM"),
-    Setting("registration", _one_of("auto", "open", "closed"), "auto",
-            "who may register with an unknown key; auto: open on loopback only"),
+    Setting("registration", _one_of("auto", "open", "invite", "closed"), "auto",
+            "who may register; auto: open on loopback, elsewhere who was invited by e-mail"),
     Setting("default_image", str, "ussyuntu", "image of `new` without --image"),
     Setting("edge_processes", _count(1, 64), "1", "HTTPS edge processes, one per core at most"),
     Setting("boot_timeout", _count(5, 600), "90", "seconds a VM may take to answer"),
@@ -173,8 +193,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("tls_cert", _maybe_path, "", "PEM chain to serve instead of the local CA's"),
     Setting("tls_key", _maybe_path, "", "PEM key of tls_cert"),
     Setting("admin_keys", _maybe_path, "", "file of SSH public keys that register as admin; empty: the operator's own"),
+    Setting("registries", _registries, "",
+            "registries at private addresses that images may come from; http:// in front: without TLS"),
     Setting("otlp_endpoint", _url, "", "OTLP/HTTP collector for spans; empty: none"),
     Setting("log_json", _bool, "true", "log lines as JSON"),
+    Setting("smtp_host", str, "", "relay for the platform's own mail; empty: mails are kept for `ussycode outbox`"),
+    Setting("smtp_port", _port, "587", "port of the relay"),
+    Setting("smtp_security", _one_of("starttls", "tls", "none"), "starttls", "how the relay is spoken to"),
+    Setting("smtp_user", str, "", "account at the relay; empty: none"),
+    Setting("smtp_password", Secret, "", "password of that account"),
+    Setting("mail_from", str, "", "address that mails come from; empty: ussycode@DOMAIN"),
     Setting("net_mbit", _count(1, 1_000_000), "1000", "megabits per second of one VM to the internet, and back"),
     Setting("net_packets", _count(100, 10_000_000), "50000", "frames per second that one VM may send"),
     Setting("net_connections", _count(1, 1_000_000), "200", "new connections per second of one VM"),
@@ -206,7 +234,7 @@ def load(options: Mapping[str, str], environ: Mapping[str, str], file: Path | No
     if values["registration"] == "auto":
         # A public name on loopback stands behind a proxy: that is not only this machine.
         alone = local and all(ipaddress.ip_address(a).is_loopback for a in values["listen"])
-        values["registration"] = "open" if alone else "closed"
+        values["registration"] = "open" if alone else "invite"
     return Config(**values)
 
 
@@ -224,6 +252,8 @@ def _from_file(file: Path | None, problems: list[str]) -> dict[str, str]:
 
 
 def _text_of(value: object) -> str:
+    if isinstance(value, Secret):
+        return value.reveal()
     if value is None:
         return ""
     if isinstance(value, bool):

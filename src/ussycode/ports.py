@@ -16,6 +16,8 @@ from ussycode.config import Config
 from ussycode.runtime.guest.execs import ExecSpec, ExecStream
 from ussycode.runtime.guest.listeners import Listener
 from ussycode.runtime.guest.streams import Stream
+from ussycode.runtime.images.pull import Pull
+from ussycode.runtime.images.store import Image
 
 T = TypeVar("T")
 MAX_USES = 100_000
@@ -59,6 +61,22 @@ class ImageCatalog(Protocol):
 
     def default_port(self, image: str) -> int:
         """Port that the image's VMs show over HTTPS until another is chosen."""
+        ...
+
+    def find(self, image: str) -> Image | None:
+        """What is known of an image that is here."""
+        ...
+
+    async def pull(self, wanted: Pull, show: Callable[[str], Awaitable[None]]) -> Image:
+        """Bring an image from its registry, or find it here. Raises a declared Failure."""
+        ...
+
+    async def forget(self, image: str) -> None:
+        """Remove a pulled image that no VM stands on. Idempotent."""
+        ...
+
+    async def evict(self, in_use: frozenset[str]) -> list[str]:
+        """Remove pulled images, those nobody asked for longest first, until the cache fits; their names."""
         ...
 
 

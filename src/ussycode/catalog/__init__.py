@@ -7,9 +7,11 @@ from ussycode.cmdline.tree import Tree
 from ussycode.identity import commands as identity
 from ussycode.sharing import commands as sharing
 from ussycode.vms import commands as vms
+from ussycode.vms import image_commands
 
 TREE: Tree = Tree.of(
     ("VMs", vms.ALL),
+    ("Images", image_commands.ALL),
     ("Sharing", sharing.ALL),
     ("You", (*identity.ALL, *credentials.ALL)),
     ("This lobby", (help_of(lambda: TREE), manual.doc, exit_command)),

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -11,11 +12,14 @@ from ussycode.base.errors import Failure
 from ussycode.cmdline.spec import ACCOUNT, command, flag, rest, switch, vm, word
 from ussycode.ports import Attach, Ctx
 from ussycode.runtime.driver import Isolation
-from ussycode.vms import ops
+from ussycode.runtime.images.registry_auth import Credentials, credentials
+from ussycode.vms import images, ops
 from ussycode.vms.model import Vm
 from ussycode.vms.views import ListView, NewView, RemoveView, RenameView, RestartView, VmPlace
 
 IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}")
+MAX_COMMAND = 4096
+"""Characters of `--command`."""
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
@@ -41,6 +45,14 @@ def wall(text: str) -> str:
     if text not in (Isolation.VM.value, Isolation.CONTAINER.value):
         raise ValueError("say vm or container")
     return text
+
+
+def command_words(text: str) -> tuple[str, ...]:
+    """A command line, taken apart as a shell would."""
+    words = tuple(shlex.split(text))
+    if not words or len(text) > MAX_COMMAND or "\0" in text:
+        raise ValueError(f"a command is 1 to {MAX_COMMAND} characters")
+    return words
 
 
 def target(text: str) -> str:
@@ -71,7 +83,11 @@ class New:
     """Arguments of `new`."""
 
     name: str | None = flag(names.vm_name, help="name; invented when omitted")
-    image: str | None = flag(image_name, help="image to boot", complete="image")
+    image: str | None = flag(image_name, help="image to boot, also one of a registry: alpine:3.20", complete="image")
+    registry_auth: Credentials | None = flag(  # noqa: RUF009 - a declaration
+        credentials, help="USER:PASSWORD for the image's registry",
+    )
+    command: tuple[str, ...] = flag(command_words, help="what to run instead of the image's own command", default=())
     env: tuple[tuple[str, str], ...] = flag(env_pair, many=True, help="KEY=VALUE for everything that runs in the VM")
     isolation: str = flag(wall, help="vm; or container, quicker, where the operator allows it", default="vm")
     no_email: bool = switch(help="send no mail about the new VM")
@@ -82,7 +98,11 @@ async def new(ctx: Ctx, a: New) -> NewView:
     """Create a VM and wait until it answers."""
     await ctx.talk.progress("booting " + (a.name or "a new VM"))
     image = a.image or ctx.app.config.default_image
-    made = await ops.create(ctx.app, ctx.permit, a.name, image, a.env, Isolation(a.isolation))
+    if image not in ctx.app.images.names():
+        await ops.require_room(ctx.app, ctx.permit, a.name)
+        image = await images.choose(ctx.app, ctx.permit, image, a.registry_auth, ctx.talk.progress)
+        await ctx.talk.progress("booting " + (a.name or "a new VM"))
+    made = await ops.create(ctx.app, ctx.permit, a.name, image, a.env, Isolation(a.isolation), a.command)
     return NewView(made, VmPlace.of(ctx.app.config, made.name), ctx.app.images.default_port(made.image))
 
 

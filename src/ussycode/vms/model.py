@@ -28,6 +28,7 @@ class Vm:
     console: str
     address: str
     created_at: float
+    command: tuple[str, ...] = ()
     isolation: Isolation = Isolation.VM
 
     @property
@@ -49,5 +50,5 @@ class Vm:
         return Want(
             vm=self.id, name=self.name, number=self.number, power=self.power, boot=self.boot, image=self.image,
             vcpus=self.vcpus, memory_mib=self.memory_mib, disk_gib=self.disk_gib, env=self.env,
-            authorized_keys=authorized_keys, secret=self.secret, isolation=self.isolation,
+            authorized_keys=authorized_keys, secret=self.secret, isolation=self.isolation, command=self.command,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 import random
 import secrets as chance
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ussycode.access.decide import Permit
 from ussycode.base import ids, names
@@ -58,7 +59,7 @@ CONSOLE_BYTES = 8 << 10
 
 async def create(
     app: App, permit: Permit, name: str | None, image: str, env: Sequence[tuple[str, str]],
-    isolation: Isolation = Isolation.VM,
+    isolation: Isolation = Isolation.VM, command: Sequence[str] = (),
 ) -> Vm:
     """Reserve a VM and wait until it answers.
 
@@ -68,12 +69,13 @@ async def create(
     _require_env(env)
     if isolation is Isolation.CONTAINER and not app.config.containers:
         raise NOT_ENABLED()
-    if image not in app.images.names():
+    if image not in app.images.names() and app.images.find(image) is None:
         raise NO_SUCH_IMAGE(image=image, ready=", ".join(app.images.names()) or "none; run ussycode image build")
 
     def reserve(tx: Tx) -> Vm:
         policy.require_room(permit.caller.role, store.usage(tx, permit.actor), policy.DEFAULT_SIZE)
         vm = _new(tx, permit.actor, _free_name(tx, permit.actor, name), image, env, isolation)
+        vm = replace(vm, command=tuple(command))
         store.insert(tx, vm)
         tx.emit(Event("vm.created", permit.actor, vm.id, {"name": vm.name, "image": image}))
         return vm
@@ -81,6 +83,17 @@ async def create(
     vm = await app.db.write(reserve)
     app.nudge()
     return await _until_up(app, vm, remove_on_failure=True)
+
+
+async def require_room(app: App, permit: Permit, name: str | None) -> None:
+    """Raise what `create` would for want of quota or because of the name, before anything slow is begun for it."""
+
+    def look(tx: Tx) -> None:
+        policy.require_room(permit.caller.role, store.usage(tx, permit.actor), policy.DEFAULT_SIZE)
+        if name is not None:
+            _require_free(tx, permit.actor, name)
+
+    await app.db.read(look)
 
 
 def _require_env(env: Sequence[tuple[str, str]]) -> None:

@@ -32,6 +32,7 @@ vms = sa.Table(
     sa.Column("address", sa.String, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("isolation", sa.String, nullable=False),
+    sa.Column("command", sa.String, nullable=False),
 )
 FIRST_NUMBER, LAST_NUMBER = 2, 16_000
 """Numbers stand for addresses and uids; 0 and 1 are the platform's own."""
@@ -40,7 +41,8 @@ FIRST_NUMBER, LAST_NUMBER = 2, 16_000
 def _vm(row: Any) -> Vm:
     v = dict(row._mapping)
     env = tuple((k, x) for k, x in json.loads(v["env"]))
-    return Vm(**v | {"env": env, "power": Power(v["power"]), "phase": Phase(v["phase"]),
+    command = tuple(json.loads(v["command"]))
+    return Vm(**v | {"env": env, "command": command, "power": Power(v["power"]), "phase": Phase(v["phase"]),
                      "isolation": Isolation(v["isolation"])})
 
 
@@ -89,8 +91,8 @@ def free_number(tx: Tx) -> int | None:
 
 def insert(tx: Tx, vm: Vm) -> None:
     """Keep a new VM."""
-    row = vars(vm) | {"env": json.dumps(vm.env), "power": vm.power.value, "phase": vm.phase.value,
-                      "isolation": vm.isolation.value}
+    words = {"env": json.dumps(vm.env), "command": json.dumps(vm.command), "isolation": vm.isolation.value}
+    row = vars(vm) | words | {"power": vm.power.value, "phase": vm.phase.value}
     tx.conn.execute(vms.insert(), row)
 
 

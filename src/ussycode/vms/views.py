@@ -70,7 +70,7 @@ class ListView:
         return "\n".join(lines)
 
     def _cells(self, vm: Vm, place: VmPlace, port: int) -> list[str]:
-        cells = [vm.name, vm.status, vm.image, place.https_url]
+        cells = [vm.name, vm.status, vm.image.partition("@")[0], place.https_url]
         size = [str(vm.vcpus), f"{vm.memory_mib} MiB", f"{vm.disk_gib} GiB", str(port), vm.isolation.value]
         return cells + size if self.long else cells
 
@@ -88,7 +88,7 @@ class ListView:
         if self.long:
             item |= {
                 "cpu": vm.vcpus, "memory": vm.memory_mib << 20, "disk": vm.disk_gib << 30, "proxy_port": port,
-                "image": vm.image, "node": REGION, "isolation": vm.isolation.value,
+                "image": vm.image.partition("#")[0], "node": REGION, "isolation": vm.isolation.value,
             }
         return item
 

@@ -116,14 +116,19 @@ class Puller:
             self._require_place(wanted.owner)
             work = self._works[folder] = _Work(wanted.owner, manifest.size)
             work.task = asyncio.create_task(self._bring(name, wanted, manifest, work))
-            work.task.add_done_callback(lambda _: self._works.pop(folder, None))
+            work.task.add_done_callback(lambda _, ended=work: self._drop(folder, ended))
         work.waiting += 1
         try:
             return await _watched(work, show)
         finally:
             work.waiting -= 1
             if work.waiting == 0 and work.task is not None:
+                self._drop(folder, work)  # at once: nobody may join what is about to end
                 work.task.cancel()
+
+    def _drop(self, folder: str, work: _Work) -> None:
+        if self._works.get(folder) is work:
+            del self._works[folder]
 
     def _require_place(self, owner: str) -> None:
         mine = sum(work.owner == owner for work in self._works.values())

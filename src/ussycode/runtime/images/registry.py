@@ -6,7 +6,7 @@ import hashlib
 import ipaddress
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +93,12 @@ class Registries:
     trusted: frozenset[str] = frozenset()
     plain: frozenset[str] = frozenset()
     tls: ssl.SSLContext | None = None
+
+    @classmethod
+    def of(cls, listed: Sequence[str]) -> Registries:
+        """From the operator's words: HOST[:PORT], with `http://` in front of those without TLS."""
+        plain = frozenset(word.removeprefix("http://") for word in listed if word.startswith("http://"))
+        return cls(trusted=plain | frozenset(word for word in listed if not word.startswith("http://")), plain=plain)
 
     @asynccontextmanager
     async def open(self, reference: Reference, given: Credentials | None = None) -> AsyncIterator[Registry]:

@@ -20,6 +20,10 @@ PULLED = "oci"
 """Folder of images from registries; no recipe may be called so."""
 
 
+MAX_CACHED = 20 << 30
+"""Bytes on the host that pulled images may take together, those in use not counted out."""
+
+
 def is_pulled(name: str) -> bool:
     """Whether an image's name is one that a pull gave: REFERENCE@sha256:HEX, with #OWNER for a private one."""
     return "@sha256:" in name
@@ -121,6 +125,27 @@ class ImageStore:
             for path in gone:
                 shutil.rmtree(path)
         return bool(gone)
+
+    def forget(self, name: str) -> None:
+        """Remove a pulled image; the caller knows that no VM stands on it. Idempotent."""
+        assert is_pulled(name)
+        shutil.rmtree(self.pulled / key(name), ignore_errors=True)
+
+    def evict(self, in_use: frozenset[str], most: int = MAX_CACHED) -> list[str]:
+        """Remove pulled images until they take at most `most` bytes, the longest unwanted first; their names."""
+        kept = {key(name) for name in in_use if is_pulled(name)}
+        folders = [path for path in self.pulled.iterdir() if (path / "image.json").exists()]
+        folders.sort(key=lambda path: (path / "image.json").stat().st_mtime)
+        taken = {path: (path / "disk.raw").stat().st_blocks * 512 for path in folders}
+        gone: list[str] = []
+        for path in folders[:-1]:  # the newest was pulled just now
+            if sum(taken.values()) <= most:
+                break
+            if path.name not in kept:
+                gone.append(_load(path).name)
+                shutil.rmtree(path, ignore_errors=True)
+                del taken[path]
+        return gone
 
     @property
     def pulled(self) -> Path:
