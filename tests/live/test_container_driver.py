@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -64,10 +65,16 @@ def boxed(**changes: object) -> Want:
     return want(**{"isolation": Isolation.CONTAINER, "memory_mib": 128, **changes})
 
 
+def share_images(node: Node, images: ImageStore) -> None:
+    """Let root's helper find the images of all live tests where a node keeps its own."""
+    shutil.rmtree(node.instance.data / "images", ignore_errors=True)
+    (node.instance.data / "images").symlink_to(images.root)
+
+
 @pytest.fixture
 async def boxes(image_store: ImageStore, boot: BootFiles, debian_min: Image) -> AsyncIterator[Boxes]:
     async with running_node(image_store, boot) as node:
-        (node.instance.data / "images").symlink_to(image_store.root)
+        share_images(node, image_store)
         made = Boxes(node)
         try:
             yield made
@@ -245,6 +252,38 @@ async def test_a_killed_container_has_failed_and_starts_again(boxes: Boxes) -> N
     await driver.start(boxed(boot=2))
     await until(driver, VM, Phase.RUNNING)
     assert await says(driver, "cat ~/note") == "kept"
+
+
+async def test_containers_start_again_after_the_host_went_down(boxes: Boxes) -> None:
+    """A boot of the host: every process is gone, and so is all of /run."""
+    first = await boxes.running()
+    await says(first, "echo kept > ~/note; sync")
+    pid = (await look(first, VM)).pid
+    await first.close()
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(20):
+        while Path(f"/proc/{pid}").exists():
+            await asyncio.sleep(0.02)
+    shutil.rmtree(boxes.instance.vm_run(VM))
+    second = await boxes.driver()
+    assert ((await look(second, VM)).phase, (await look(second, VM)).boot) == (Phase.PREPARED, 0)
+    await second.start(boxed())
+    await until(second, VM, Phase.RUNNING)
+    assert await says(second, "cat ~/note") == "kept"
+
+
+async def test_systemd_boots_whole(boxes: Boxes, ussyuntu: Image) -> None:
+    """The default image, as it is: no unit fails, services and user managers work, and it shuts down by itself."""
+    driver = await boxes.running(image="ussyuntu", memory_mib=512)
+    async with asyncio.timeout(60):
+        while await says(driver, "systemctl is-system-running || true") not in ("running", "degraded"):
+            await asyncio.sleep(0.1)
+    assert await says(driver, "systemctl is-system-running; systemctl --failed --plain --no-legend") == "running"
+    assert await says(driver, "systemd-run --user --wait --quiet --pipe id -un", user="ussy") == "ussy"
+    assert await says(driver, "sudo systemctl start nginx && curl -s -o /dev/null -w %{http_code} localhost") == "200"
+    await _run_to_the_end(driver, "sudo poweroff; sleep 30")
+    await ended(driver, Phase.STOPPED)
+    assert (await look(driver, VM)).detail == "the guest powered itself off"
 
 
 async def test_snapshots_copies_and_growth(boxes: Boxes) -> None:

@@ -39,6 +39,8 @@ class Container:
     vcpus: int
     memory_mib: int
     cgroup: str
+    unified: bool = False
+    """Mount the second version's hierarchy beside those of the first, as systemd does on such hosts."""
 
 
 UIDS = 65_536
@@ -79,6 +81,7 @@ def _mounts(box: Container) -> list[dict[str, object]]:
         _mount("/sys", "sysfs", *plain, "ro"),
         # writable as a mount; of version 1 the container owns the one hierarchy that limits nothing
         _mount("/sys/fs/cgroup", "cgroup", *plain, "relatime", "rw"),
+        *([_mount("/sys/fs/cgroup/unified", "cgroup2", *plain, "rw")] if box.unified else []),
         _mount("/run", "tmpfs", "nosuid", "nodev", "mode=755", half),
         _mount("/run/lock", "tmpfs", *plain, "mode=1777", "size=5m"),
         _mount("/tmp", "tmpfs", "nosuid", "nodev", "mode=1777", half),  # noqa: S108 - the container's own

@@ -15,8 +15,8 @@ from typing import Protocol
 from ussycode.runtime.instance import Instance
 from ussycode.runtime.net import veths
 from ussycode.runtime.privileged import container_disks, container_mounts, processes, vm_files
-from ussycode.runtime.privileged.cgroups import Cgroups
-from ussycode.runtime.privileged.container_bundle import OPEN_FILES, Container, config
+from ussycode.runtime.privileged.cgroups import Cgroups, Limits, disk_under
+from ussycode.runtime.privileged.container_bundle import OPEN_FILES, PIDS, Container, config
 from ussycode.runtime.privileged.container_disks import Base
 from ussycode.runtime.privileged.container_mounts import Layers
 from ussycode.runtime.privileged.image_bases import base_disk
@@ -45,6 +45,8 @@ RUNC_SECONDS = 20.0
 """Time one call of runc may take; creating takes about 0.1 s."""
 _PR_SET_CHILD_SUBREAPER = 36
 _CLONE_NEWUTS = 0x04000000
+_SORTING = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks")
+"""Files through which processes are moved between groups."""
 _FIRST_PASSED = 3
 """Number of the first descriptor that runc hands on."""
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -144,24 +146,32 @@ class Containers:
         self.clean(wanted.vm)
         layers = self._bundle(run, base, wanted)
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._limit(wanted)
         self._create(wanted, layers)
         pid = int((run / "pid").read_text())
         self.children[wanted.vm] = Orphan(pid)
         uid = self.instance.container_uids(wanted.number)
         record = Record(pid, processes.start_time(pid) or 0, wanted.number, uid, confined=wanted.confined)
         processes.write(run, record)
-        self._give_systemd_its_cgroup(wanted.number, uid)
+        self._give_systemd_its_cgroups(wanted.number, uid)
         veths.connect(self.instance, wanted.number, pid, ipv6=self.network.ipv6)
         self.network.admit(wanted.number, wanted.confined)
         self._runc(wanted.vm, "start", wanted.vm)
         return Process(record.pid, record.started, True)
 
-    def _give_systemd_its_cgroup(self, number: int, uid: int) -> None:
-        """On cgroup v1, where runc gives away nothing: the hierarchy without controllers, in which systemd sorts."""
-        folder = self.cgroups.root / "systemd" / self.cgroups.name / f"vm-{number}"
-        for path in (folder, folder / "cgroup.procs", folder / "tasks"):
-            if path.exists():
-                os.chown(path, uid, uid)
+    def _limit(self, wanted: ContainerRun) -> None:
+        """The ceilings of a VM of this size, in groups that runc then joins."""
+        memory, disk = wanted.memory_mib << 20, disk_under(self.instance.data)
+        for group in self.cgroups.enter(wanted.number, Limits(memory, PIDS, 100 * wanted.vcpus, wanted.vcpus, disk)):
+            os.close(group)
+
+    def _give_systemd_its_cgroups(self, number: int, uid: int) -> None:
+        """On cgroup v1, where runc gives away nothing: the two hierarchies without controllers, for sorting alone."""
+        for hierarchy in ("systemd", "unified"):
+            folder = self.cgroups.root / hierarchy / self.cgroups.name / f"vm-{number}"
+            for path in (folder, *(folder / name for name in _SORTING)):
+                if path.exists():
+                    os.chown(path, uid, uid)
 
     def _bundle(self, run: Path, base: Path, wanted: ContainerRun) -> Layers:
         bundle = run / "bundle"
@@ -172,6 +182,7 @@ class Containers:
             hostname=wanted.hostname, guest=self.guest, init=wanted.init,
             uids=self.instance.container_uids(wanted.number), vcpus=wanted.vcpus, memory_mib=wanted.memory_mib,
             cgroup=f"/{self.cgroups.name}/vm-{wanted.number}",
+            unified=self.cgroups.version == 1 and (self.cgroups.root / "unified" / "cgroup.procs").exists(),
         )
         (bundle / "config.json").write_text(json.dumps(config(box)))
         disk = self.instance.container(wanted.vm) / container_disks.DISK
