@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from ussycode.access.decide import Decision, Permit, Reply, permit
+from ussycode.access.decide import Decision, Permit, Reason, Reply, permit
 from ussycode.access.facts import Caller, Facts, VmFacts
 from ussycode.base import ids
 from ussycode.base.db import Tx
@@ -24,6 +24,7 @@ from ussycode.vms.views import RemoveView
 FORBIDDEN = ErrorCode(
     "token.scope", Kind.FORBIDDEN, "this token does not allow {command}", hint="make one whose cmds name it"
 )
+NOT_ADMIN = ErrorCode("access.role", Kind.FORBIDDEN, "{command} is for admins", hint="ask the operator")
 SIGN_IN = ErrorCode("access.sign_in", Kind.UNAUTHENTICATED, "sign in first", hint="connect with a registered SSH key")
 SSH_NO_VM = ErrorCode("ssh.no_vm", Kind.NOT_FOUND, 'VM "{name}" not found', hint="ls shows your VMs")
 
@@ -126,6 +127,8 @@ def _permits(
 
 
 def _refusal(command: Command, name: str, decision: Decision) -> Failure:
+    if decision.reason is Reason.ROLE:
+        return NOT_ADMIN(command=command.name)
     if decision.reply is Reply.FORBID:
         return FORBIDDEN(command=command.name)
     if decision.reply is Reply.LOGIN:

@@ -7,7 +7,7 @@ from tests.world import World, world
 from ussycode.access.facts import Caller, Role
 from ussycode.base.errors import Failure
 from ussycode.config import load
-from ussycode.identity import ops
+from ussycode.identity import ops, sessions
 from ussycode.identity.keys import PublicKey, read_public_key
 
 BLOB = "AAAAC3NzaC1lZDI1NTE5AAAAI" + "G" * 42 + "A"
@@ -54,11 +54,11 @@ async def test_an_account_keeps_a_bounded_number_of_sessions() -> None:
     async with world() as w:
         owner = await w.person("olive")
         cookies = []
-        for _ in range(ops.MAX_SESSIONS + 3):
+        for _ in range(sessions.MAX_SESSIONS + 3):
             w.clock.advance(1)
             cookies.append(await signed_in(w, owner))
         alive = [await ops.session_of(w.app, c, "localhost") is not None for c in cookies]
-        assert alive == [False] * 3 + [True] * ops.MAX_SESSIONS
+        assert alive == [False] * 3 + [True] * sessions.MAX_SESSIONS
 
 
 async def test_a_listener_that_fails_hides_neither_the_commit_nor_the_others() -> None:
@@ -89,5 +89,5 @@ def test_half_a_key_is_not_a_key(line: str) -> None:
 
 
 def test_a_public_name_behind_a_local_proxy_is_not_open_to_strangers() -> None:
-    assert load({"domain": "vm.example.org", "listen": "127.0.0.1,::1"}, {}).registration == "closed"
+    assert load({"domain": "vm.example.org", "listen": "127.0.0.1,::1"}, {}).registration == "invite"
     assert load({"listen": "127.0.0.1"}, {}).registration == "open"

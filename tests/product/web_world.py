@@ -138,6 +138,8 @@ async def web_world(
     async with world(driver, default_image="debian-min", **options) as base:
         app = base.app if agent is None else _with_guest(base.app, agent)
         alice = Signer.make(folder)
+        if app.config.registration != "open":
+            await identity.approve_admins(app, [alice.public])
         await identity.register(app, alice.public, "alice", "alice")
         found = await identity.recognise(app, alice.public.fingerprint)
         assert found is not None

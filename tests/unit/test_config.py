@@ -34,7 +34,7 @@ def test_two_listeners_on_one_port_are_refused() -> None:
 def test_localhost_listens_on_loopback_and_registers_anyone_other_domains_do_neither() -> None:
     local, public = load({}, {}), load({"domain": "vm.example.org"}, {})
     assert local.listen == ("127.0.0.1", "::1") and local.registration == "open"
-    assert "0.0.0.0" in public.listen and public.registration == "closed"
+    assert "0.0.0.0" in public.listen and public.registration == "invite"
 
 
 def test_settings_survive_being_written_and_read() -> None:

@@ -11,6 +11,8 @@ class Action(enum.StrEnum):
     """Harmless for anyone: help, exit."""
     ACCOUNT_READ = "account.read"
     ACCOUNT_CHANGE = "account.change"
+    INVITE = "account.invite"
+    """Let somebody make an account; admins only."""
     SESSION_CREATE = "session.create"
     TOKEN_CREATE = "token.create"  # noqa: S105 - a word, not a secret
     VM_LIST = "vm.list"

@@ -5,7 +5,7 @@ import enum
 from dataclasses import dataclass
 
 from ussycode.access.actions import Action
-from ussycode.access.facts import Caller, Facts, VmFacts
+from ussycode.access.facts import Caller, Facts, Role, VmFacts
 
 
 class Reply(enum.StrEnum):
@@ -27,6 +27,7 @@ class Reason(enum.StrEnum):
     NOT_SIGNED_IN = "not_signed_in"
     NO_VM = "no_vm"
     NOT_YOURS = "not_yours"
+    ROLE = "role"
     TOKEN_SCOPE = "token_scope"  # noqa: S105 - a word, not a secret
 
 
@@ -74,6 +75,8 @@ def decide(action: Action, facts: Facts) -> Decision:
         return _on_vm(action, facts)
     if not facts.caller.known:
         return Decision(Reply.LOGIN, Reason.NOT_SIGNED_IN)
+    if action is Action.INVITE and facts.caller.role is not Role.ADMIN:
+        return Decision(Reply.FORBID, Reason.ROLE)
     return Decision(Reply.ALLOW, Reason.SIGNED_IN)
 
 

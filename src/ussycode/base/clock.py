@@ -36,6 +36,11 @@ class ManualClock:
         self.at += seconds
 
 
+def utc(at: float) -> dt.datetime:
+    """Unix seconds as a point of time that knows its zone."""
+    return dt.datetime.fromtimestamp(at, dt.UTC)
+
+
 def rfc3339(at: float) -> str:
     """Unix seconds as RFC 3339 UTC with whole seconds."""
     return dt.datetime.fromtimestamp(int(at), dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -49,7 +49,7 @@ class Goodbye:
         return {"status": "goodbye"}
 
 
-@command("exit", needs=Action.NOTHING, on=NOTHING, reads_only=True, aliases=("quit", "logout"))
+@command("exit", needs=Action.NOTHING, on=NOTHING, reads_only=True, aliases=("quit",))
 async def exit_command(ctx: Ctx, a: Exit) -> Goodbye:
     """Leave the lobby."""
     return Goodbye()

@@ -42,6 +42,8 @@ def parser() -> argparse.ArgumentParser:
     doctor = _verb(verbs, "doctor", "check everything the platform needs", "ussycode.cli.doctor:doctor")
     doctor.add_argument("--json", action="store_true", help="one JSON document")
     _verb(verbs, "ca", "print the root certificate to trust", "ussycode.cli.ca:ca")
+    outbox = _verb(verbs, "outbox", "print the platform's mails", "ussycode.cli.outbox:outbox")
+    outbox.add_argument("--json", action="store_true", help="one JSON document")
     image = _verb(verbs, "image", "build and list images", "ussycode.cli.image:image")
     image.add_argument("what", choices=("build", "ls"))
     image.add_argument("name", nargs="?", default="", help="which image to build; the default one when omitted")

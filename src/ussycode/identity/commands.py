@@ -11,7 +11,8 @@ from ussycode.base.clock import rfc3339
 from ussycode.base.errors import ErrorCode, Kind, printable
 from ussycode.cmdline.render import Style, table
 from ussycode.cmdline.spec import ACCOUNT, command, flag, switch, word
-from ussycode.identity import ops
+from ussycode.identity import email_commands, ops, sessions
+from ussycode.identity.email_commands import SessionsView
 from ussycode.identity.keys import MAX_LINE, PublicKey, read_public_key
 from ussycode.identity.model import SshKey
 from ussycode.ports import Ctx
@@ -150,6 +151,8 @@ class Browser:
     """Arguments of `browser`."""
 
     qr: bool = switch(help="draw the link as a QR code")
+    list: bool = switch(help="list the browsers that are signed in")
+    revoke: str | None = flag(str, help="end one of them, by its name in the list")
 
 
 @dataclass(frozen=True)
@@ -179,10 +182,29 @@ def _drawn(text: str) -> str:
 
 
 @command("browser", needs=Action.SESSION_CREATE, on=ACCOUNT, examples=("browser", "browser --qr"))
-async def browser(ctx: Ctx, a: Browser) -> LinkView:
-    """Print a link that signs a browser in as you."""
+async def browser(ctx: Ctx, a: Browser) -> LinkView | SessionsView:
+    """Print a link that signs a browser in as you; or list the browsers that are, and end one."""
+    if a.revoke is not None:
+        gone = await sessions.revoke(ctx.app, ctx.permit, a.revoke)
+        return SessionsView((), f"{gone.name} is signed out everywhere")
+    if a.list:
+        return SessionsView(tuple(await sessions.mine(ctx.app, ctx.permit)))
     code = await ops.make_link(ctx.app, ctx.permit)
     return LinkView(ctx.app.config.host_url(ctx.app.config.domain) + f"login/{code}", a.qr)
 
 
-ALL = (whoami, key_add, key_rename, browser)
+@dataclass(frozen=True)
+class Logout:
+    """Arguments of `logout`."""
+
+    all: bool = switch(help="end every browser session of yours; without it, leave the lobby")
+
+
+@command("logout", needs=Action.SESSION_CREATE, on=ACCOUNT, examples=("logout", "logout --all"))
+async def logout(ctx: Ctx, a: Logout) -> SessionsView:
+    """Leave the lobby; with --all, sign every browser out first."""
+    count = await sessions.sign_out_all(ctx.app, ctx.permit) if a.all else 0
+    return SessionsView((), f"{count} browser sessions ended" if a.all else "goodbye")
+
+
+ALL = (whoami, key_add, key_rename, browser, logout, *email_commands.ALL)

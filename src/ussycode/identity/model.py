@@ -45,3 +45,11 @@ class Session:
     parent: str
     created_at: float
     expires: float
+    agent: str = ""
+    """The browser's own name, cleaned and cut."""
+    last_used: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What it is listed and revoked by."""
+        return self.digest[:12]

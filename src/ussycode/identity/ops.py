@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ussycode.access.decide import Permit
 from ussycode.access.facts import Caller, Role, Via
@@ -10,9 +10,10 @@ from ussycode.base import names, secrets
 from ussycode.base.db import Tx
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.base.events import SYSTEM, Event
-from ussycode.identity import store
+from ussycode.identity import sessions, store
 from ussycode.identity.keys import PublicKey
 from ussycode.identity.model import Session, SshKey, User
+from ussycode.identity.sessions import SignIn
 from ussycode.ports import App
 
 HANDLE_TAKEN = ErrorCode("handle.taken", Kind.CONFLICT, "{handle} is taken", hint="try another handle")
@@ -41,20 +42,6 @@ LINK_SECONDS = 300
 """Life of a sign-in link."""
 HANDOFF_SECONDS = 60
 """Life of the code that carries a sign-in from the base domain to a VM's host."""
-MAX_SESSIONS = 200
-"""Browser sessions of one account over all hosts; past that the oldest ends."""
-SESSION_SECONDS = 30 * 86400
-"""Life of a browser session."""
-
-
-@dataclass(frozen=True)
-class SignIn:
-    """A fresh session: the cookie's value, where it belongs and until when (unix seconds)."""
-
-    cookie: str
-    host: str
-    expires: float
-
 
 def caller_of(user: User, via: Via, key: str = "", commands: frozenset[str] | None = None) -> Caller:
     """`user` as somebody who asks."""
@@ -249,7 +236,7 @@ async def peek_link(app: App, code: str) -> User:
     return user
 
 
-async def redeem(app: App, code: str, host: str) -> SignIn:
+async def redeem(app: App, code: str, host: str, agent: str = "") -> SignIn:
     """Use up a link or a hand-off code and start a session on `host`. Raises LINK_USED, also for another host."""
     cookie = secrets.token()
 
@@ -258,12 +245,7 @@ async def redeem(app: App, code: str, host: str) -> SignIn:
         ended = found is not None and found[2] and store.session(tx, found[2]) is None
         if found is None or found[1] != host or ended:
             raise LINK_USED(command=app.config.ssh_command() + " browser")
-        session = Session(secrets.digest(cookie), found[0], host, found[2], tx.now, tx.now + SESSION_SECONDS)
-        for gone in store.trim_sessions(tx, found[0], MAX_SESSIONS - 1):
-            tx.emit(Event("session.ended", SYSTEM, gone, {}))
-        store.insert_session(tx, session)
-        tx.emit(Event("session.started", found[0], session.digest, {"host": host}))
-        return SignIn(cookie, host, session.expires)
+        return sessions.start(tx, cookie, found[0], host, found[2], agent)
 
     return await app.db.write(start)
 
@@ -287,6 +269,8 @@ async def session_of(app: App, cookie: str, host: str) -> tuple[Session, User] |
         if session is None or session.host != host:
             return None
         user = store.user_by(tx, "id", session.user)
+        if user is not None:
+            app.uses.note(f"session:{session.digest}")
         return None if user is None else (session, user)
 
     return await app.db.read(find)

@@ -55,6 +55,8 @@ sessions = sa.Table(
     sa.Column("parent", sa.String, nullable=False, server_default=""),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("expires", sa.Float, nullable=False),
+    sa.Column("agent", sa.String, nullable=False, server_default=""),
+    sa.Column("last_used", sa.Float, nullable=False, server_default="0"),
     sa.Index("sessions_by_parent", "parent"),
 )
 
@@ -183,6 +185,27 @@ def session(tx: Tx, digest: str) -> Session | None:
 def live_sessions(tx: Tx) -> list[Session]:
     """Every session that has not expired."""
     return [Session(**r._mapping) for r in tx.conn.execute(sa.select(sessions).where(sessions.c.expires > tx.now))]
+
+
+def sign_ins_of(tx: Tx, user: str) -> list[Session]:
+    """An account's sessions that came from no other, newest first."""
+    own = (sessions.c.user == user) & (sessions.c.parent == "") & (sessions.c.expires > tx.now)
+    return [Session(**r._mapping) for r in tx.conn.execute(sa.select(sessions).where(own).order_by(
+        sessions.c.created_at.desc(), sessions.c.digest))]
+
+
+def session_used(tx: Tx, digest: str, at: float) -> None:
+    """Note when a session, and the sign-in it came from, were used last."""
+    parent = sa.select(sessions.c.parent).where(sessions.c.digest == digest).scalar_subquery()
+    family = (sessions.c.digest == digest) | (sessions.c.digest == parent)
+    tx.conn.execute(sessions.update().where(family, sessions.c.last_used < at).values(last_used=at))
+
+
+def delete_idle_sessions(tx: Tx, before: float) -> list[str]:
+    """Drop sessions not used since `before`; digests that are gone."""
+    gone = [r[0] for r in tx.conn.execute(sa.select(sessions.c.digest).where(sessions.c.last_used < before))]
+    tx.conn.execute(sessions.delete().where(sessions.c.digest.in_(gone)))
+    return gone
 
 
 def trim_sessions(tx: Tx, user: str, keep: int) -> list[str]:

@@ -108,6 +108,10 @@ async def revoke_signed(app: App, permit: Permit, tokens: TokenVerifier, token: 
     await app.db.write(end)
 
 
+_NOTE = {"key": accounts.key_used, "handle": store.used, "session": accounts.session_used}
+"""Who keeps the last use of what."""
+
+
 async def write_uses(app: App) -> None:
     """Keep when keys and tokens were used last."""
     seen = app.uses.take()
@@ -117,7 +121,7 @@ async def write_uses(app: App) -> None:
     def write(tx: Tx) -> None:
         for subject, at in seen.items():
             kind, _, name = subject.partition(":")
-            (accounts.key_used if kind == "key" else store.used)(tx, name, at)
+            _NOTE[kind](tx, name, at)
 
     await app.db.write(write)
 

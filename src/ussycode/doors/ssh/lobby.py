@@ -79,7 +79,7 @@ class Lobby:
             return STATUS_STOPPED, False
         if outcome.attach is not None:
             return await self.guests.attach(self.session, self.screen, outcome.attach), False
-        return await answers.show(outcome, self.screen), outcome.command == "exit"
+        return await answers.show(outcome, self.screen), outcome.command in ("exit", "logout")
 
     async def _tell_stopped(self, name: str) -> None:
         command = TREE.named(name)

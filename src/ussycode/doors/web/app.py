@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ussycode.base.errors import INTERNAL, Failure
 from ussycode.doors.web.asked import Asked, asked, wants_page
+from ussycode.doors.web.bymail import ByMail
 from ussycode.doors.web.dashboard import Dashboard
 from ussycode.doors.web.exec import RUN_SECONDS, ExecDoor, json_response, refusal
 from ussycode.doors.web.login import Login
@@ -48,18 +49,20 @@ class Web:
         self._vm = self._vm_routes(login, VmHost(app))
 
     def _base_routes(self, login: Login, dashboard: Dashboard) -> Routes:
-        manual = ManualPages(self._home, self._app.config)
+        manual, mail = ManualPages(self._home, self._app.config), ByMail(self._app, self._pages, login)
         return Routes(
             {
                 "/": {"GET": dashboard.home}, "/dashboard/vms": {"GET": dashboard.rows},
-                "/login": {"GET": login.explain}, "/login/to": {"GET": login.hand_off},
+                "/login": {"GET": login.explain}, "/login/mail": {"POST": mail.begin},
+                "/login/code": {"POST": mail.finish}, "/login/to": {"GET": login.hand_off},
                 "/logout": {"GET": login.ask_leave, "POST": login.leave}, "/healthz": {"GET": self._healthy},
                 "/docs": {"GET": manual.index}, "/docs.md": {"GET": manual.index}, "/llms.txt": {"GET": manual.llms},
                 "/skill.md": {"GET": manual.skill},
             },
             {
                 "/login/": {"GET": login.confirm, "POST": login.consume}, STATIC: {"GET": self._static},
-                "/docs/": {"GET": manual.page},
+                "/login/mail/": {"GET": mail.confirm, "POST": mail.consume},
+                "/email/": {"GET": mail.ask_verify, "POST": mail.verify}, "/docs/": {"GET": manual.page},
             },
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ussycode.identity.ops import SignIn
+from ussycode.identity.sessions import SignIn
 
 SESSION = "__Host-ussycode"
 NEXT = "__Host-ussycode-next"

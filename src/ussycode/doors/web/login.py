@@ -38,12 +38,12 @@ class Login:
 
     async def explain(self, request: Request, asked: Asked) -> Response:
         """`GET /login`: the command that makes a link; goes on at once for who is signed in."""
-        goal = _goal(self.app, request.query_params.get("host", ""), request.query_params.get("path", ""))
+        where = goal(self.app, request.query_params.get("host", ""), request.query_params.get("path", ""))
         if await self.current(request, asked) is not None:
-            return RedirectResponse(goal, 303)
+            return RedirectResponse(where, 303)
         host = request.query_params.get("host", "")
         shown = host if is_vm_host(self.app.config, host) else ""
-        made = self.pages.page("login.html", host=shown, command=self.app.config.ssh_command() + " browser")
+        made = self.pages.page("login.html", host=shown, path=_path(request, "path"))
         if shown:
             cookies.remember(made, cookies.NEXT, urlencode({"host": shown, "path": _path(request, "path")}))
         return made
@@ -58,7 +58,7 @@ class Login:
     async def consume(self, request: Request, asked: Asked, code: str) -> Response:
         """`POST /login/CODE`: signs this browser in, then goes where it wanted to go."""
         self.require_own_form(request, asked)
-        made = await identity.redeem(self.app, code[:MAX_CODE], asked.host)
+        made = await identity.redeem(self.app, code[:MAX_CODE], asked.host, request.headers.get("user-agent", ""))
         response = RedirectResponse(self._wanted(request), 303)
         cookies.start(response, made, self.app.clock.now())
         cookies.forget(response, cookies.NEXT)
@@ -74,7 +74,7 @@ class Login:
         if found is None:
             return RedirectResponse("/login?" + urlencode({"host": host, "path": path}), 303)
         if not state or len(state) > MAX_STATE:
-            return RedirectResponse(_goal(self.app, host, path), 303)
+            return RedirectResponse(goal(self.app, host, path), 303)
         code = await identity.hand_off(self.app, found[0], host)
         query = urlencode({"code": code, "state": state, "redirect": path})
         return RedirectResponse(f"{self.app.config.host_url(host)}__ussycode/session?{query}", 303)
@@ -100,18 +100,19 @@ class Login:
     def _wanted(self, request: Request) -> str:
         query = request.query_params
         if is_vm_host(self.app.config, query.get("host", "")):
-            return _goal(self.app, query["host"], _path(request, "path"))
+            return goal(self.app, query["host"], _path(request, "path"))
         if "next" in query:
             return local_path(query["next"])
         kept = parse_qs(request.cookies.get(cookies.NEXT, "")[:4096])
-        return _goal(self.app, kept.get("host", [""])[0], kept.get("path", ["/"])[0])
+        return goal(self.app, kept.get("host", [""])[0], kept.get("path", ["/"])[0])
 
 
 def _path(request: Request, name: str) -> str:
     return local_path(request.query_params.get(name, "/"))
 
 
-def _goal(app: App, host: str, path: str) -> str:
+def goal(app: App, host: str, path: str) -> str:
+    """Where a signed-in browser goes that wanted `path` of the VM host `host`; the dashboard for any other host."""
     if not is_vm_host(app.config, host):
         return "/"
     return f"{app.config.host_url(host)}__ussycode/login?{urlencode({'redirect': local_path(path)})}"

@@ -39,7 +39,8 @@ class VmHost:
         state, given = request.cookies.get(cookies.STATE, ""), request.query_params.get("state", "")
         if not state or not hmac.compare_digest(secrets.digest(state).encode(), given.encode()):
             return RedirectResponse("/__ussycode/login?" + urlencode({"redirect": path}), 303)
-        made = await identity.redeem(self.app, request.query_params.get("code", "")[:MAX_CODE], asked.host)
+        made = await identity.redeem(self.app, request.query_params.get("code", "")[:MAX_CODE], asked.host,
+                                     request.headers.get("user-agent", ""))
         response = RedirectResponse(path, 303)
         cookies.start(response, made, self.app.clock.now())
         cookies.forget(response, cookies.STATE)

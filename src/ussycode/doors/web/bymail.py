@@ -1,0 +1,90 @@
+"""Signing in with an e-mail address: a form, a mail with a code and a link, a session."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from ussycode.base.errors import Failure
+from ussycode.doors.web import body, cookies
+from ussycode.doors.web.asked import Asked, is_vm_host
+from ussycode.doors.web.login import MAX_CODE, Login, goal
+from ussycode.doors.web.pages import Pages
+from ussycode.identity import emails
+from ussycode.identity.sessions import SignIn
+from ussycode.ports import App
+
+MAX_FORM = 4096
+"""Bytes of a form."""
+
+
+@dataclass(frozen=True)
+class ByMail:
+    """Pages under `/login/mail` and `/email` of the base domain."""
+
+    app: App
+    pages: Pages
+    login: Login
+
+    async def begin(self, request: Request, asked: Asked) -> Response:
+        """`POST /login/mail`: mails a code when the address may sign in; the page is the same when it may not."""
+        self.login.require_own_form(request, asked)
+        form = await _form(request)
+        host = form.get("host", "")
+        host = host if is_vm_host(self.app.config, host) else ""
+        where = goal(self.app, host, form.get("path", "/")) if host else "/"
+        pending = await emails.begin_sign_in(self.app, form.get("email", ""), where, host)
+        return self._code_page(pending.id, pending.address, host)
+
+    async def finish(self, request: Request, asked: Asked) -> Response:
+        """`POST /login/code`: the code buys a session."""
+        self.login.require_own_form(request, asked)
+        form = await _form(request)
+        agent = request.headers.get("user-agent", "")
+        try:
+            made, where = await emails.finish_sign_in(self.app, form.get("id", ""), form.get("code", "")[:20], agent)
+        except Failure as failure:
+            if failure.error is not emails.CODE_WRONG:
+                raise
+            shown = form.get("address", "")[:254]
+            return self._code_page(form.get("id", "")[:40], shown, "", failure.sentence, failure.kind.status)
+        return self._signed_in(made, where)
+
+    async def confirm(self, request: Request, asked: Asked, token: str) -> Response:
+        """`GET /login/mail/TOKEN`: names the address; link scanners use nothing up."""
+        address = await emails.peek_sign_in(self.app, token[:MAX_CODE])
+        return self.pages.page("confirm.html", handle=address, action=f"/login/mail/{token}")
+
+    async def consume(self, request: Request, asked: Asked, token: str) -> Response:
+        """`POST /login/mail/TOKEN`: signs this browser in."""
+        self.login.require_own_form(request, asked)
+        agent = request.headers.get("user-agent", "")
+        return self._signed_in(*await emails.sign_in_by_link(self.app, token[:MAX_CODE], agent))
+
+    async def ask_verify(self, request: Request, asked: Asked, token: str) -> Response:
+        """`GET /email/TOKEN`: a button, because scanners open links too."""
+        address = await emails.peek_sign_in(self.app, token[:MAX_CODE])
+        return self.pages.page("verify.html", address=address, action=f"/email/{token}", done=False)
+
+    async def verify(self, request: Request, asked: Asked, token: str) -> Response:
+        """`POST /email/TOKEN`: the address is proven."""
+        self.login.require_own_form(request, asked)
+        address = await emails.verify_link(self.app, token[:MAX_CODE])
+        return self.pages.page("verify.html", address=address, action="", done=True)
+
+    def _code_page(self, name: str, address: str, host: str, wrong: str = "", status: int = 200) -> Response:
+        return self.pages.page("code.html", status, id=name, address=address, host=host, wrong=wrong,
+                               outbox=not self.app.config.smtp_host)
+
+    def _signed_in(self, made: SignIn, where: str) -> Response:
+        response = RedirectResponse(where or "/", 303)
+        cookies.start(response, made, self.app.clock.now())
+        cookies.forget(response, cookies.NEXT)
+        return response
+
+
+async def _form(request: Request) -> dict[str, str]:
+    raw = await body.read(request, MAX_FORM)
+    return {name: values[0] for name, values in parse_qs(raw.decode(errors="replace")).items()}
