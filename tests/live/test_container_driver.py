@@ -136,6 +136,8 @@ async def test_new_to_first_answer(boxes: Boxes) -> None:
         taken.append(time.monotonic() - began)
     print(f"new to the first answer: {sorted(round(1000 * t) for t in taken)} ms")
     assert min(taken) < 10
+    images = subprocess.run(["losetup", "-l", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, check=True)
+    assert images.stdout.count("debian-min") == 1, "all of them share one mount of their image, and its cache"
     await driver.destroy("vm_newcontainer2aa")
 
 
