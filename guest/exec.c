@@ -354,7 +354,8 @@ static void wake(int sig) { (void)sig; }
 
 void stream_exec(int conn, struct pairs p) {
     const struct passwd *user = user_find(conn, p);
-    const char *shell = !access(user->pw_shell, X_OK) ? user->pw_shell : !access("/bin/sh", X_OK) ? "/bin/sh" : NULL;
+    const char *shell = !access(user->pw_shell, X_OK) ? user->pw_shell : !access("/bin/sh", X_OK) ? "/bin/sh" :
+                        !access(KIT "/sh", X_OK) ? KIT "/sh" : NULL;
     if (!shell && !pairs_get(&p, "cmd", NULL))
         reply_error(conn, "no_shell", "this image has no shell");
     sigset_t child, unblocked;

@@ -214,6 +214,16 @@ static bool set_env(struct pairs p) {
            write_file("/etc/profile.d/ussycode.sh", 0644, profile, strlen(profile));
 }
 
+/* Only the tiny init runs a service; it is told once, with the environment that it will have. */
+static bool set_service(struct pairs p) {
+    struct out o;
+    if (state.on_host || !is_tiny_init() || !service_write(p, state.env, state.env_len, &o))
+        return true;
+    bool good = out_close(&o) && write_file("/run/ussycode/service", 0600, o.data, o.len);
+    free(o.data);
+    return good && !kill(1, SIGHUP);
+}
+
 bool identity_keys(struct pairs p) {
     struct out o;
     if (!out_open(&o))
@@ -307,6 +317,7 @@ const char *identity_configure(struct pairs p, char *why, size_t room) {
     DO("network", set_network(p));
     if (!state.on_host && !state.container && !strcmp(pairs_get(&p, "grow", "0"), "1"))
         DO("grow", grow());
+    DO("service", set_service(p));
 #undef DO
     state.configured = true;
     return failed ? "failed" : NULL;

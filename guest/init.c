@@ -10,6 +10,7 @@
 enum { HOSTS_FD = 3 }; /* of a container: the listening socket that its runtime leaves open */
 enum { DISK_MS = 5000, PORT_MS = 10000, CONFIGURE_MS = 30000, TERM_MS = 2000 };
 static char cmdline[4096];
+static int said[2] = {-1, -1}; /* what a container's init says, on its way to the agent */
 
 /* The value of a word NAME=VALUE of the kernel's command line. */
 static const char *argument(const char *name, const char *otherwise) {
@@ -107,6 +108,8 @@ static void serve_host_of_container(int configured) {
     make_room_for_init();
     fcntl(HOSTS_FD, F_SETFL, O_NONBLOCK);
     agent_hosts(HOSTS_FD);
+    close(said[1]);
+    agent_relays(said[0]);
     prctl(PR_SET_DUMPABLE, 0); /* root of the container may not take over the descriptors that lead to the host */
     agent_run(-1, -1, configured);
 }
@@ -183,7 +186,7 @@ static void power_off(void) {
 }
 
 static void be_tiny_init(void) {
-    static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGPWR};
+    static const int signals[] = {SIGCHLD, SIGHUP, SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGPWR};
     sigset_t watched;
     sigemptyset(&watched);
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
@@ -193,9 +196,12 @@ static void be_tiny_init(void) {
         net_up("lo");
     if (!state.container)
         mount_at("cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, "");
-    for (int sig = SIGCHLD; sig == SIGCHLD; sig = sigwaitinfo(&watched, NULL))
+    for (int sig = SIGHUP; sig == SIGCHLD || sig == SIGHUP; sig = sigwaitinfo(&watched, NULL)) {
+        if (sig == SIGHUP) /* the agent has said what to run */
+            service_start();
         while (waitpid(-1, NULL, WNOHANG) > 0)
             ;
+    }
     power_off();
 }
 
@@ -227,8 +233,8 @@ void init_main(char **argv) {
 static void let_go_of_host(void) {
     int null = open("/dev/null", O_RDWR);
     for (int fd = 0; fd < HOSTS_FD; fd++)
-        dup2(null, fd);
-    close(null);
+        dup2(fd && said[1] >= 0 ? said[1] : null, fd);
+    close(null), close(said[0]), close(said[1]);
     close(HOSTS_FD);
 }
 
@@ -236,6 +242,8 @@ static void let_go_of_host(void) {
 void container_main(char **argv) {
     state.container = true;
     fcntl(HOSTS_FD, F_SETFD, FD_CLOEXEC);
+    if (pipe2(said, O_CLOEXEC) || fcntl(said[0], F_SETFL, O_NONBLOCK))
+        kernel_log("ussy: what init says is lost: %s\n", strerror(errno));
     start_agent(argv);
     let_go_of_host();
     become(argv[2]);

@@ -82,6 +82,10 @@ void user_environment(const struct passwd *user, struct pairs p) {
     for (const char *k, *v; pairs_next(&p, &k, &v);)
         if (!strcmp(k, "env"))
             set_pair(v);
+    const char *path = getenv("PATH");
+    char with_kit[4096];
+    if (!access(KIT, X_OK) && snprintf(with_kit, sizeof with_kit, "%s:" KIT, path ? path : "") < (int)sizeof with_kit)
+        setenv("PATH", with_kit, 1);
 }
 
 /* Kill every descendant. The caller adopts orphans (subreaper), so killing children over and over reaches all. */

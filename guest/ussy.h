@@ -21,6 +21,7 @@
 #ifndef BUILD_ID
 #define BUILD_ID "unknown"
 #endif
+#define KIT "/.ussy/bin" /* shell and tools that the platform adds to images without a shell */
 enum {
     VERSION = 1,
     STREAM_PORT = 1021,
@@ -69,6 +70,7 @@ struct state {
 extern struct state state;
 void agent_run(int control, int listener, int configured);
 void agent_hosts(int listening);
+void agent_relays(int from);
 int agent_listen(const char *device, const char *address, int port);
 int agent_port(void);
 void agent_authenticated(void);
@@ -87,6 +89,10 @@ void net_up(const char *device);
 /* report.c: what the guest says of itself */
 void report_stats(struct out *o);
 void report_ports(struct out *o);
+
+/* service.c: what an image without an init runs */
+bool service_write(struct pairs p, const char *env, size_t env_len, struct out *o);
+void service_start(void);
 
 /* init.c */
 bool is_tiny_init(void);

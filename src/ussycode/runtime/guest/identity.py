@@ -1,7 +1,7 @@
 """Who a VM is: everything its agent is told at `configure`."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ussycode.runtime.guest.protocol import Pairs
 
@@ -9,6 +9,25 @@ GATEWAY, GATEWAY6 = "169.254.1.1", "fe80::1"
 """The host side of every VM's tap."""
 SEED_BYTES = 64
 """Random bytes given at each configure, so that no two clones share a random pool."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the tiny init runs. `user` is NAME or UID, with :GROUP perhaps; empty for root."""
+
+    argv: tuple[str, ...] = ()
+    cwd: str = "/"
+    user: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+    """The image's own variables; the VM's win over them."""
+
+    def commanded(self, command: tuple[str, ...]) -> Service:
+        """The same with another command, when one is given."""
+        return replace(self, argv=command) if command else self
+
+    def under(self, env: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        """The image's variables with those of the VM laid over."""
+        return tuple((dict(self.env) | dict(env)).items())
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,7 @@ class Identity:
     authorized_keys: tuple[str, ...] = ()
     host_keys: tuple[tuple[str, str], ...] = ()
     """File name under /etc/ssh (`ssh_host_ed25519_key`, `….pub`) and its content."""
+    service: Service = Service()
     grow: bool = True
     """Grow the root file system to the size of its disk."""
 
@@ -48,7 +68,9 @@ class Identity:
         given += [("mac", self.mac)] if self.mac else []
         given += [("address6", self.address6), ("gateway6", self.gateway6)] if self.address6 else []
         given += [("dns", server) for server in self.dns]
-        given += [("env", f"{name}={value}") for name, value in self.env]
+        given += [("env", f"{name}={value}") for name, value in self.service.under(self.env)]
         given += [("authorized_key", key) for key in self.authorized_keys]
+        given += [("service_user", self.service.user), ("service_cwd", self.service.cwd)] if self.service.argv else []
+        given += [("arg", word) for word in self.service.argv]
         given += [("host_key", f"{name}\n{content}") for name, content in self.host_keys]
         return tuple(given)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ussycode.base import resources
 from ussycode.base.clock import Clock, SystemClock
+from ussycode.runtime.guest.identity import Service
 from ussycode.runtime.images import disk, recipe
 from ussycode.runtime.images.build import Built, build
 from ussycode.runtime.images.recipe import Recipe
@@ -60,6 +61,11 @@ class Image:
     workdir: str = "/"
     user: str = ""
     """Whom `argv` runs as, in a container's words: NAME, UID, each with :GROUP perhaps; empty for root."""
+
+    @property
+    def service(self) -> Service:
+        """What its VMs run, unless they are given another command."""
+        return Service(self.argv, self.workdir, self.user, self.env)
 
 
 @dataclass(frozen=True)

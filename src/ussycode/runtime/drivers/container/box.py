@@ -339,6 +339,7 @@ class Box:
         return Identity(
             hostname=want.name, address=self.host.instance.address(want.number), secret=want.secret,
             machine_id=hashlib.sha256(want.vm.encode()).hexdigest()[:32], login_user=self.saved.login_user,
+            service=self.saved.service.commanded(want.command),
             env=want.env, authorized_keys=want.authorized_keys, grow=False,
         )
 

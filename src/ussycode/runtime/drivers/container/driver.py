@@ -175,7 +175,7 @@ class ContainerDriver:
     def _new(self, want: Want, image: Image) -> Box:
         state = saved.Saved(
             want=want, folder=image.disk.parent.parent.name, digest=image.digest, init=image.init,
-            login_user=image.login_user, default_port=image.default_port, phase=Phase.ABSENT,
+            login_user=image.login_user, default_port=image.default_port, phase=Phase.ABSENT, service=image.service,
         )
         folder = self._host.instance.vm_data(want.vm)
         folder.mkdir(mode=0o711, exist_ok=True)

@@ -133,7 +133,7 @@ class QemuDriver:
     def _new(self, want: Want, image: Image) -> Machine:
         state = saved.Saved(
             want=want, digest=image.digest, init=image.init, login_user=image.login_user,
-            default_port=image.default_port, phase=Phase.ABSENT,
+            default_port=image.default_port, phase=Phase.ABSENT, service=image.service,
         )
         folder = self._host.instance.vm_data(want.vm)
         folder.mkdir(mode=0o711, exist_ok=True)

@@ -330,6 +330,7 @@ class Machine:
             hostname=want.name, address=instance.address(want.number), secret=want.secret,
             address6=instance.address6(want.number) if taps.speaks_ipv6(instance, want.number) else "",
             machine_id=hashlib.sha256(want.vm.encode()).hexdigest()[:32], login_user=self.saved.login_user,
+            service=self.saved.service.commanded(want.command),
             env=want.env, authorized_keys=want.authorized_keys,
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from ussycode.runtime.driver import Phase, Want
+from ussycode.runtime.guest.identity import Service
 from ussycode.runtime.publish import write_atomically
 
 _FILE = "vm.json"
@@ -22,6 +23,8 @@ class Saved(msgspec.Struct, frozen=True):
     login_user: str
     default_port: int
     phase: Phase
+    service: Service = Service()
+    """What the image runs; nothing for one with an init of its own."""
     boot: int = 0
     """The boot that `phase` is about; 0 when the platform, not the guest, ended the last one."""
     detail: str = ""
