@@ -109,8 +109,10 @@ class Reconciler:
 
     def _with_trouble(self, one: Seen) -> Seen:
         trouble = self._trouble.get(one.vm)
-        if trouble is None or one.phase in (Phase.RUNNING, Phase.FAILED):
+        if trouble is None or one.phase is Phase.FAILED:
             return one
+        if one.phase in (Phase.RUNNING, Phase.PAUSED):  # it lives: only what was asked of it did not come true
+            return replace(one, notice=trouble.detail)
         return replace(one, phase=Phase.FAILED, boot=trouble.boot, detail=trouble.detail)
 
     def _may_try(self, want: Want) -> bool:
@@ -171,6 +173,14 @@ class Reconciler:
                 await self.driver.start(want)
             case Step.STOP:
                 await self.driver.stop(want.vm)
+            case Step.PAUSE:
+                await self.driver.pause(want)
+            case Step.RESUME:
+                await self.driver.resume(want)
+            case Step.GROW:
+                await self.driver.grow(want)
+            case Step.SNAPSHOTS:
+                await self.driver.keep_snapshots(want)
             case Step.UPDATE:
                 await self.driver.update(want)
             case Step.DESTROY:

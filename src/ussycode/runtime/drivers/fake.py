@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ussycode.runtime.disks import NO_ROOM, SPARE_MIB
-from ussycode.runtime.driver import Phase, Seen, VmId, Want
+from ussycode.runtime.driver import Phase, Sample, Seen, Snapshot, VmId, Want
 from ussycode.runtime.guest.streams import GuestAddress
 
 
@@ -17,6 +17,8 @@ class FakeDriver:
     vms: dict[VmId, Seen] = field(default_factory=dict)
     told: dict[VmId, Want] = field(default_factory=dict)
     listeners: list[Callable[[], None]] = field(default_factory=list)
+    forgotten: set[VmId] = field(default_factory=set)
+    figures: Sample = Sample(1.0, 64 << 20, 512 << 20, 100 << 20, 5 << 30, 4 << 30, 1000, 2000, 4096, 8192)
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever a VM changes phase."""
@@ -33,9 +35,14 @@ class FakeDriver:
         return list(self.vms.values())
 
     async def prepare(self, want: Want) -> None:
-        """Make a VM without a disk."""
-        if want.vm not in self.vms:
-            self._put(Seen(want.vm, Phase.PREPARED, login_user="ussy"))
+        """Make a VM that has a disk in name only."""
+        now = self.vms.get(want.vm)
+        if now is None:
+            self._put(Seen(
+                want.vm, Phase.PREPARED, login_user="ussy", disk_turn=want.disk_turn, disk_gib=want.disk_gib,
+            ))
+        elif now.disk_turn < want.disk_turn:
+            self._put(replace(now, disk_turn=want.disk_turn))
 
     async def start(self, want: Want) -> None:
         """Run, at once and for ever."""
@@ -48,6 +55,38 @@ class FakeDriver:
         """Stop at once."""
         if vm in self.vms:
             self._put(replace(self.vms[vm], phase=Phase.STOPPED, boot=0, address="", detail="", console=""))
+
+    async def pause(self, want: Want) -> None:
+        """Pause at once."""
+        self._put(replace(self.vms[want.vm], phase=Phase.PAUSED, address=""))
+
+    async def resume(self, want: Want) -> None:
+        """Go on at once; `lose_memory` makes the next resume a cold one."""
+        self._booted(want)
+        self._put(replace(self.vms[want.vm], cold=want.vm in self.forgotten))
+        self.forgotten.discard(want.vm)
+
+    def lose_memory(self, vm: VmId) -> None:
+        """What a paused VM went on from is gone."""
+        self.forgotten.add(vm)
+
+    async def grow(self, want: Want) -> None:
+        """Grow at once."""
+        self._put(replace(self.vms[want.vm], disk_gib=max(want.disk_gib, self.vms[want.vm].disk_gib)))
+
+    async def keep_snapshots(self, want: Want) -> None:
+        """Keep names of snapshots."""
+        now = self.vms[want.vm]
+        kept = [one for one in now.snapshots if one.id not in want.dropped]
+        have = {one.id for one in kept}
+        kept += [Snapshot(name, 0.0, 1 << 20) for name in want.snapshots if name not in have]
+        self._put(replace(now, snapshots=tuple(kept)))
+
+    async def sample(self, vm: VmId) -> Sample | None:
+        """The same figures for every VM that runs."""
+        if vm not in self.vms or self.vms[vm].phase is not Phase.RUNNING:
+            return None
+        return self.figures
 
     async def destroy(self, vm: VmId) -> None:
         """Forget the VM."""
