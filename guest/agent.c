@@ -12,7 +12,7 @@ struct state state = {.root = "", .login_user = "root"};
 /* Shared with the children: a child clears `stranger` once its client has shown the secret. */
 struct slot { pid_t pid; atomic_bool stranger; };
 static struct slot *slots;
-static int mine, listener = -1, hosts = -1;
+static int mine, listener = -1, hosts = -1, spoken = -1;
 
 static void wake(int sig) { (void)sig; }
 
@@ -56,6 +56,25 @@ static int welcome_host(int before) {
     return control;
 }
 
+/* What a container's init and its service say; -1 for none. */
+void agent_relays(int from) { spoken = from; }
+
+/* Pass it on to the host's log: so much in a second, and what is beyond that is lost, since the log is the host's. */
+static void relay(void) {
+    enum { PER_SECOND = 16 << 10, AT_ONCE = 256 << 10 };
+    static int64_t room = AT_ONCE, last;
+    static char text[4096];
+    ssize_t n = read(spoken, text, sizeof text);
+    int64_t now = now_ms(CLOCK_MONOTONIC);
+    room += (now - last) * PER_SECOND / 1000;
+    room = room > AT_ONCE ? AT_ONCE : room;
+    last = now;
+    if (n > 0 && n <= room && write_whole(2, text, n))
+        room -= n;
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+        close(spoken), spoken = -1;
+}
+
 static int free_slot(void) {
     int slot = -1, strangers = 0;
     for (int i = MAX_STREAMS - 1; i >= 0; i--) {
@@ -97,6 +116,7 @@ static void accept_one(int control, const sigset_t *unblocked) {
         close(listener);
         close(control);
         close(hosts);
+        close(spoken);
         signal(SIGCHLD, SIG_DFL);
         signal(SIGIO, SIG_DFL);
         sigprocmask(SIG_SETMASK, unblocked, NULL);
@@ -132,10 +152,13 @@ void agent_run(int control, int listening, int configured) {
     control_begin(control, configured);
     for (bool host_there = control >= 0;;) {
         /* a port whose host went away is readable for ever: look again at its signal, or after a while */
-        struct pollfd fds[] = {{host_there ? control : -1, POLLIN, 0}, {listener, POLLIN, 0}, {hosts, POLLIN, 0}};
+        struct pollfd fds[] = {{host_there ? control : -1, POLLIN, 0}, {listener, POLLIN, 0}, {hosts, POLLIN, 0},
+                               {spoken, POLLIN, 0}};
         struct timespec look = {0, 250 * 1000000};
-        ppoll(fds, 3, host_there || control < 0 || hosts >= 0 ? NULL : &look, &unblocked);
+        ppoll(fds, 4, host_there || control < 0 || hosts >= 0 ? NULL : &look, &unblocked);
         reap();
+        if (fds[3].revents)
+            relay();
         if (fds[2].revents)
             control = welcome_host(control), host_there = control >= 0;
         else if (control >= 0 && (hosts < 0 || host_there) && (!host_there || fds[0].revents))

@@ -206,6 +206,18 @@ async def test_memory_and_processes_are_bounded(boxes: Boxes) -> None:
     assert (limit if limit.exists() else unified).read_text() == "4096\n"
 
 
+async def test_what_init_says_is_kept_and_cannot_fill_the_host(boxes: Boxes) -> None:
+    driver = await boxes.running()
+    await says(driver, "echo hello there > /proc/1/fd/1", user="root")
+    async with asyncio.timeout(20):
+        while "hello there" not in driver.console(VM):
+            await asyncio.sleep(0.02)
+    await says(driver, "head -c 20000000 /dev/zero > /proc/1/fd/1", user="root")
+    log = boxes.instance.vm_data(VM) / "console.log"
+    assert log.stat().st_size < 1 << 20
+    assert (log.stat().st_uid, log.stat().st_mode & 0o777) == (boxes.instance.control_uid, 0o600)
+
+
 async def test_control_may_die_and_come_back(boxes: Boxes) -> None:
     first = await boxes.running()
     before = await look(first, VM)
