@@ -331,6 +331,24 @@ async def test_snapshots_copies_and_growth(boxes: Boxes) -> None:
     assert (await look(driver, VM)).snapshots == ()
 
 
+async def test_copying_a_disk_keeps_nobody_waiting(boxes: Boxes) -> None:
+    """The helper answers others while a disk of some size is copied, and that copy is whole."""
+    driver = await boxes.running()
+    await says(driver, "head -c 300000000 /dev/urandom > ~/much; sync; sha256sum ~/much > ~/sum")
+    copied = boxed(vm="vm_copycopycopyaaaa", number=3, origin=Origin(OriginKind.VM, VM))
+    copying = asyncio.create_task(driver.prepare(copied))
+    answers = 0
+    while not copying.done():
+        await boxes.node.helper.look(VM, 2)
+        answers += 1
+    await copying
+    await driver.start(copied)
+    await until(driver, copied.vm, Phase.RUNNING)
+    assert await says(driver, "sha256sum -c ~/sum", copied.vm) == "/home/ussy/much: OK"
+    print(f"{answers} answers while the disk was copied")
+    assert answers > 3
+
+
 async def test_what_containers_cannot_do_is_said(boxes: Boxes) -> None:
     driver = await boxes.running()
     with pytest.raises(Failure) as paused:

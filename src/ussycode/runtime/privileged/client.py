@@ -93,9 +93,9 @@ class HelperClient:
         """What the host offers and what stands in the way."""
         return await self._ask(Facts(), HostFacts)
 
-    async def _ask(self, request: Request, expected: type[R]) -> R:
+    async def _ask(self, request: Request, expected: type[R], timeout: float = TIMEOUT) -> R:
         try:
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(timeout):
                 reply = await self._exchange(encode(request))
         except (OSError, TimeoutError, asyncio.IncompleteReadError, msgspec.DecodeError) as error:
             raise HELPER_GONE().because(error) from error

@@ -17,13 +17,16 @@ from ussycode.runtime.privileged.protocol import (
     Process,
 )
 
+COPY_SECONDS = 900.0
+"""Time that copying a disk may take; others are served meanwhile."""
+
 
 class ContainerClient(HelperClient):
     """Asks for containers too. Raises what HelperClient raises."""
 
     async def make(self, wanted: ContainerMake) -> None:
         """Make the disk when it is missing."""
-        await self._ask(wanted, Done)
+        await self._ask(wanted, Done, COPY_SECONDS)
 
     async def run(self, wanted: ContainerRun) -> Process:
         """Start the container, or find it running."""
@@ -39,7 +42,7 @@ class ContainerClient(HelperClient):
 
     async def keep(self, vm: str, number: int, snapshot: str) -> None:
         """Take a snapshot that is missing."""
-        await self._ask(ContainerKeep(vm, number, snapshot), Done)
+        await self._ask(ContainerKeep(vm, number, snapshot), Done, COPY_SECONDS)
 
     async def drop(self, vm: str, snapshot: str) -> None:
         """Remove a snapshot."""

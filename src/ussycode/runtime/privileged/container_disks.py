@@ -33,7 +33,7 @@ def make(instance: Instance, vm: str, gib: int, base: Base, source: Path | None)
     folder = instance.container(vm)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (folder / DISK).exists():
-        draft = folder / "draft"
+        draft = folder / f"draft-{os.getpid()}"
         if source is None:
             _format(draft, gib << 30)
         else:

@@ -281,7 +281,7 @@ class Containers:
         kept = container_disks.snapshot(self.instance, wanted.vm, wanted.snapshot)
         if kept.exists():
             return Done()
-        draft = kept.with_suffix(".draft")
+        draft = kept.with_suffix(f".draft-{os.getpid()}")
         with self._still(wanted.vm, wanted.number):
             container_disks.copy(self.instance.container(wanted.vm) / container_disks.DISK, draft)
         draft.replace(kept)

@@ -36,13 +36,21 @@ def _only_root_writes(path: Path) -> bool:
 def _sealed(instance: Instance, images: Path, base: Base) -> Path:
     folder = instance.data / "containers" / "images"
     folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-    kept, draft = folder / f"{base.digest}.raw", folder / "draft"
+    kept, draft = folder / f"{base.digest}.raw", folder / f"draft-{os.getpid()}"
     if not kept.exists():
+        _drop_drafts(folder)
         with ExitStack() as held:
             copy(_opened(images, (base.folder, base.digest, "disk.raw"), held), draft)
         _check(instance, draft)
         draft.replace(kept)
     return kept
+
+
+def _drop_drafts(folder: Path) -> None:
+    """Remove what processes that were killed left half copied."""
+    for left in folder.glob("draft-*"):
+        if not Path("/proc", left.name.partition("-")[2]).exists():
+            left.unlink(missing_ok=True)
 
 
 def _opened(root: Path, names: tuple[str, ...], held: ExitStack) -> Path:

@@ -16,6 +16,7 @@ from ussycode.runtime.instance import Instance, make_folders
 from ussycode.runtime.kernel import BootFiles
 from ussycode.runtime.net.policy import USUAL, Policy
 from ussycode.runtime.privileged import cgroups
+from ussycode.runtime.privileged.aside import LONG, aside
 from ussycode.runtime.privileged.helper import Helper
 from ussycode.runtime.privileged.protocol import HEADER, MAX_FRAME, Refused, Reply, decode_request, encode
 
@@ -96,17 +97,17 @@ async def _talk(helper: Helper, reader: asyncio.StreamReader, writer: asyncio.St
                 if size > MAX_FRAME:
                     return
                 body = await reader.readexactly(size)
-            reply = encode(_answer(helper, body))
+            reply = encode(await _answer(helper, body))
             writer.write(len(reply).to_bytes(HEADER, "big") + reply)
             await writer.drain()
 
 
-def _answer(helper: Helper, body: bytes) -> Reply:
+async def _answer(helper: Helper, body: bytes) -> Reply:
     try:
         request = decode_request(body)
     except msgspec.DecodeError as error:
         return Refused(f"not a request: {error}")
-    reply = helper.do(request)
+    reply = await aside(helper, request) if isinstance(request, LONG) else helper.do(request)
     if isinstance(reply, Refused):
         _log.warning("refused", verb=type(request).__name__, why=reply.why)
     return reply
