@@ -349,6 +349,15 @@ async def test_copying_a_disk_keeps_nobody_waiting(boxes: Boxes) -> None:
     assert answers > 3
 
 
+async def test_a_container_held_still_by_a_copy_that_was_killed_goes_on(boxes: Boxes) -> None:
+    first = await boxes.running()
+    await first.close()
+    runc = ["runc", "--root", str(boxes.instance.vm_run(VM) / "runc"), "pause", VM]
+    subprocess.run(runc, check=True, capture_output=True, timeout=20)
+    second = await boxes.driver()
+    assert await says(second, "echo going on") == "going on"
+
+
 async def test_what_containers_cannot_do_is_said(boxes: Boxes) -> None:
     driver = await boxes.running()
     with pytest.raises(Failure) as paused:

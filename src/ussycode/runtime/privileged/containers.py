@@ -297,7 +297,20 @@ class Containers:
             (self.instance.container(vm) / container_disks.DISK).unlink(missing_ok=True)
         return Done()
 
+    def _wake_forsaken(self, vm: str) -> None:
+        """Let a container go on that was held still for a copy whose process was killed."""
+        copying = any(name.startswith("aside-") for name in self.children)
+        record = processes.read(self.instance.vm_run(vm))
+        if not copying and record is not None and processes.alive(record) and self._frozen(record.number):
+            self._runc(vm, "resume", vm)
+
+    def _frozen(self, number: int) -> bool:
+        name, root = f"{self.cgroups.name}/vm-{number}", self.cgroups.root
+        states = ((root / "freezer" / name / "freezer.state", "THAWED"), (root / name / "cgroup.freeze", "0"))
+        return any(path.exists() and path.read_text().strip() != usual for path, usual in states)
+
     def _disk(self, vm: str) -> Reply:
+        self._wake_forsaken(vm)
         found = container_disks.snapshots(self.instance, vm)
         kept = tuple(Kept(name, seen.st_mtime, seen.st_blocks * 512) for name, seen in found.items())
         try:
