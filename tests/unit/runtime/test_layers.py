@@ -150,6 +150,7 @@ def test_the_disk_holds_owners_modes_links_devices_attributes_and_strange_names(
         member("sh", kind=tarfile.SYMTYPE, link="bin/" + "s" * 100),
         member("home/me", kind=tarfile.DIRTYPE, uid=70_000, gid=1000, mode=0o700),
         member("null", kind=tarfile.CHRTYPE, devmajor=1, devminor=3), member("pipe", kind=tarfile.FIFOTYPE),
+        member("lost+found", kind=tarfile.DIRTYPE, mode=0o700),
         member("cap", pax_headers={"SCHILY.xattr.user.note": "hé llo", "SCHILY.xattr.trusted.overlay.opaque": "y"}),
         *(member(f"odd/{name}") for name in strange),
     ))

@@ -16,6 +16,8 @@ FREE_MIB = 192
 SMALLEST = 256 << 20
 STEP = 64 << 20
 SPARE_INODES = 4096
+LOST = b"/lost+found"
+"""The one folder that every fresh disk has."""
 MAX_LINE = 8000
 """Bytes of one line of a script; debugfs would read a longer one as two."""
 DEBUGFS_SECONDS, CHECK_SECONDS = 900.0, 300.0
@@ -23,6 +25,9 @@ DEBUGFS_SECONDS, CHECK_SECONDS = 900.0, 300.0
 
 def write(tree: Tree, blobs: Blobs, out: Path) -> int:
     """Make the disk `out` of a tree; its size in bytes. Raises BAD_LAYER and the failures of host tools."""
+    lost = tree.root.children.get(LOST[1:])
+    if lost is not None and not lost.is_dir:
+        raise BAD_LAYER(why="lost+found is not a folder")
     nodes = {id(node): node for _, node in tree.files()}
     data = sum(_room(node, blobs) for node in nodes.values())
     size = max(SMALLEST, -(-(data + data // 16 + (FREE_MIB << 20)) // STEP) * STEP)
@@ -69,7 +74,7 @@ def _script(tree: Tree, blobs: Blobs) -> Iterator[bytes]:
             yield _line(b"ln", first[id(node)], path)
             continue
         first[id(node)] = path
-        if name:
+        if name and path != LOST:
             yield _birth(node, name, blobs)
         yield from _facts(node, path, blobs)
     for known, count in links.items():

@@ -58,7 +58,7 @@ def parse(text: str) -> Reference:
         head, tag = name, "" if at else "latest"
     registry, repository = _place(head)
     fits = _REPOSITORY.fullmatch(repository) and len(repository) <= MAX_REPOSITORY and (not tag or _TAG.fullmatch(tag))
-    if not fits or (registry != HUB and not _HOST.fullmatch(registry)):
+    if not fits or not (tag or digest) or (registry != HUB and not _HOST.fullmatch(registry)):
         raise BAD_REFERENCE(text=text)
     return Reference(registry, repository, tag, digest)
 

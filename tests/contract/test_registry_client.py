@@ -1,0 +1,134 @@
+"""The registry client against servers that break, lie and redirect."""
+from __future__ import annotations
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ussycode.base.errors import Failure
+from ussycode.runtime.images.manifest import Descriptor
+from ussycode.runtime.images.reference import parse
+from ussycode.runtime.images.registry import Registries
+from ussycode.runtime.images.registry_auth import Credentials
+
+BLOB = bytes(range(256)) * 4096
+DIGEST = "sha256:" + hashlib.sha256(BLOB).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Answers as `mode` says and remembers what it was asked."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.mode, self.elsewhere, self.heard = mode, "", list[tuple[str, dict[str, str]]]()
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.server_port}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        asked = {name.lower(): value for name, value in self.headers.items()}
+        self.server.heard.append((self.path, asked))
+        getattr(self, self.server.mode)(asked)
+
+    def whole(self, asked: dict[str, str]) -> None:
+        self.send(200, BLOB)
+
+    def cut(self, asked: dict[str, str]) -> None:
+        """A third of what is missing each time, then silence."""
+        begin = int(asked.get("range", "bytes=0-")[6:].rstrip("-"))
+        self.send(206 if begin else 200, BLOB[begin:], cut=begin < len(BLOB) // 2)
+
+    def ignorant(self, asked: dict[str, str]) -> None:
+        """Cut the first time; the second time the whole again in spite of the range."""
+        self.send(200, BLOB, cut=len(self.server.heard) == 1)
+
+    def long(self, asked: dict[str, str]) -> None:
+        self.send(200, BLOB + b"more")
+
+    def other(self, asked: dict[str, str]) -> None:
+        self.send(200, BLOB[::-1])
+
+    def away(self, asked: dict[str, str]) -> None:
+        if "authorization" not in asked:
+            self.send(401, b"", ("WWW-Authenticate", 'Basic realm="x"'))
+        else:
+            self.send(307, b"", ("Location", self.server.elsewhere))
+
+    def circle(self, asked: dict[str, str]) -> None:
+        self.send(302, b"", ("Location", self.path))
+
+    def send(self, status: int, body: bytes, *headers: tuple[str, str], cut: bool = False) -> None:
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 3] if cut else body)
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def serve() -> Iterator[object]:
+    servers: list[Server] = []
+
+    def start(mode: str) -> Server:
+        made = Server(mode)
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        servers.append(made)
+        return made
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+async def fetched(server: Server, to: Path, *trusted: str, given: Credentials | None = None) -> bytes:
+    rules = Registries(trusted=frozenset({server.host, *trusted}))
+    async with rules.open(parse(f"{server.host}/app"), given) as registry:
+        await registry.download(Descriptor(DIGEST, len(BLOB)), to, lambda _: None)
+    return to.read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["whole", "cut", "ignorant"])
+async def test_a_broken_download_goes_on_where_it_broke(serve: object, tmp_path: Path, mode: str) -> None:
+    server = serve(mode)  # type: ignore[operator]
+    assert await fetched(server, tmp_path / "blob") == BLOB
+    asked = [headers.get("range", "") for _, headers in server.heard]
+    assert asked[0] == "" and all(asked[1:])
+
+
+@pytest.mark.parametrize("mode", ["long", "other", "circle"])
+async def test_what_was_not_promised_is_refused(serve: object, tmp_path: Path, mode: str) -> None:
+    with pytest.raises(Failure, match="something else than what it promised|redirects without end"):
+        await fetched(serve(mode), tmp_path / "blob")  # type: ignore[operator]
+
+
+async def test_credentials_stay_with_the_registry_that_asked(serve: object, tmp_path: Path) -> None:
+    home, other = serve("away"), serve("whole")  # type: ignore[operator]
+    home.elsewhere = f"http://{other.host}/elsewhere"
+    assert await fetched(home, tmp_path / "blob", other.host, given=Credentials("a", "b")) == BLOB
+    assert "authorization" in home.heard[-1][1] and "authorization" not in other.heard[-1][1]
+
+
+@pytest.mark.parametrize("target", [
+    "http://127.0.0.1:9/x", "http://169.254.169.254/latest", "file:///etc/passwd", "https://10.0.0.1/", "http://[::1]:80/",
+])
+async def test_a_registry_cannot_send_us_into_private_places(serve: object, tmp_path: Path, target: str) -> None:
+    home = serve("away")  # type: ignore[operator]
+    home.elsewhere = target
+    with pytest.raises(Failure) as refused:
+        await fetched(home, tmp_path / "blob", given=Credentials("a", "b"))
+    assert refused.value.error.code == "image.registry_forbidden"
