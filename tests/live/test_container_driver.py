@@ -314,6 +314,8 @@ async def test_snapshots_copies_and_growth(boxes: Boxes) -> None:
         await driver.start(one)
         await until(driver, one.vm, Phase.RUNNING)
     assert await says(driver, "cat ~/note; hostname", copied.vm) == "second\ncopy"
+    own = [await says(driver, "cat /etc/machine-id", vm) for vm in (VM, copied.vm, old.vm)]
+    assert len(set(own)) == 3, "no two machines have one identity"
     assert await says(driver, "cat ~/note; stat -c %U ~/note", old.vm) == "first\nussy"
     await driver.grow(boxed(disk_gib=4))
     assert (await look(driver, VM)).disk_gib == 4
@@ -327,6 +329,7 @@ async def test_snapshots_copies_and_growth(boxes: Boxes) -> None:
     await driver.start(again)
     await until(driver, VM, Phase.RUNNING)
     assert await says(driver, "cat ~/note") == "first", "restored"
+    assert await says(driver, "cat /etc/machine-id") == own[0]
     await driver.keep_snapshots(boxed(dropped=("snap_one",)))
     assert (await look(driver, VM)).snapshots == ()
 
