@@ -148,15 +148,15 @@ def _kvm(config: Config) -> Check:
 
 def _containers(config: Config) -> Check:
     if not config.containers:
-        return Check("boxes", True, "containers are off: every guest has a kernel of its own")
+        return Check("containers", True, "containers are off: every guest has a kernel of its own")
     if shutil.which("runc", path=host_tool.ADMIN_PATH) is None:
-        return Check("boxes", False, "containers are on, but runc is missing", "run: sudo apt-get install runc")
+        return Check("containers", False, "containers are on, but runc is missing", "run: sudo apt-get install runc")
     old = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2]) < CONTAINER_KERNEL
     spaces = Path("/proc/sys/user/max_user_namespaces")
     if old or not spaces.exists() or spaces.read_text().strip() == "0":
-        return Check("boxes", False, "containers are on, but this kernel is too old or forbids user namespaces",
+        return Check("containers", False, "containers are on, but this kernel is too old or forbids user namespaces",
                      "a kernel from 5.19 on; sysctl user.max_user_namespaces=16384")
-    return Check("boxes", True, "containers are on: they share this host's kernel, so a hole in it opens the host, "
+    return Check("containers", True, "containers are on: they share this host's kernel, so a hole in it opens the host, "
                  "and they see its figures of memory and processors; VMs do neither")
 
 
