@@ -337,7 +337,7 @@ async def test_snapshots_copies_and_growth(boxes: Boxes) -> None:
 async def test_copying_a_disk_keeps_nobody_waiting(boxes: Boxes) -> None:
     """The helper answers others while a disk of some size is copied, and that copy is whole."""
     driver = await boxes.running()
-    await says(driver, "head -c 300000000 /dev/urandom > ~/much; sync; sha256sum ~/much > ~/sum")
+    await says(driver, "head -c 150000000 /dev/urandom > ~/much; sync; sha256sum ~/much > ~/sum")
     copied = boxed(vm="vm_copycopycopyaaaa", number=3, origin=Origin(OriginKind.VM, VM))
     copying = asyncio.create_task(driver.prepare(copied))
     answers = 0

@@ -156,8 +156,8 @@ def _containers(config: Config) -> Check:
     if old or not spaces.exists() or spaces.read_text().strip() == "0":
         return Check("containers", False, "containers are on, but this kernel is too old or forbids user namespaces",
                      "a kernel from 5.19 on; sysctl user.max_user_namespaces=16384")
-    return Check("containers", True, "containers are on: they share this host's kernel, so a hole in it opens the host, "
-                 "and they see its figures of memory and processors; VMs do neither")
+    return Check("containers", True, "containers are on: they share this host's kernel, so a hole in it opens the "
+                 "host, and they see its figures of memory and processors; VMs do neither")
 
 
 def _boot_files(config: Config) -> BootFiles | None:
