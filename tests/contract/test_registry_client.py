@@ -112,7 +112,7 @@ async def test_a_broken_download_goes_on_where_it_broke(serve: object, tmp_path:
 
 @pytest.mark.parametrize("mode", ["long", "other", "circle"])
 async def test_what_was_not_promised_is_refused(serve: object, tmp_path: Path, mode: str) -> None:
-    with pytest.raises(Failure, match="something else than what it promised|redirects without end"):
+    with pytest.raises(Failure, match=r"something else than what it promised|redirects without end"):
         await fetched(serve(mode), tmp_path / "blob")  # type: ignore[operator]
 
 

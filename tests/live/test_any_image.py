@@ -69,7 +69,8 @@ def fill(registry: RegistryRig, debian: Image, systemd: Image) -> None:
     busybox = Path("/bin/busybox").read_bytes()
     musl = Path("/lib/ld-musl-x86_64.so.1").read_bytes()
     tools = {f"bin/{tool}": "busybox" for tool in ("sh", "ls", "cat", "id", "uname", "echo")}
-    small = layer({"bin/busybox": (busybox, 0o755), "lib/ld-musl-x86_64.so.1": (musl, 0o755), "bin/app": (dynamic, 0o755),
+    small = layer({"bin/busybox": (busybox, 0o755), "lib/ld-musl-x86_64.so.1": (musl, 0o755),
+                   "bin/app": (dynamic, 0o755),
                    "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n", "etc/alpine-release": b"3.20.0\n"}, tools)
     registry.push("debian", [system], {"Cmd": ["bash"]}, tag="12", pack=bytes)
     registry.push("systemd", [machine], {"Cmd": ["/sbin/init"]}, pack=bytes)
@@ -93,7 +94,7 @@ class Anywhere:
         return self.platform.lobby(words, seconds=240)
 
     def at(self, name: str, command: str) -> Done:
-        return self.platform.ssh(name, command)
+        return self.platform.ssh(f"{name}@localhost", command)
 
 
 @pytest.fixture(scope="session")
@@ -111,13 +112,15 @@ def anywhere(
     live.chmod(0o755)
     for kept in ("cache", "images/debian-min"):
         shutil.copytree(
-            live_data / kept, live / kept, copy_function=hard_link, ignore=shutil.ignore_patterns("debs", ".*", "*.part"),
+            live_data / kept, live / kept, copy_function=hard_link,
+            ignore=shutil.ignore_patterns("debs", ".*", "*.part"),
         )
     home = tmp_path_factory.mktemp("home")
     try:
         with registry_rig.registry(tmp_path_factory.mktemp("registry")) as registry:
             fill(registry, debian_min, systemd_min)
-            with platform(live / "data", home, live, "--default-image", "debian-min", "--registries", registry.host) as made:
+            options = ("--default-image", "debian-min", "--registries", registry.host)
+            with platform(live / "data", home, live, *options) as made:
                 yield Anywhere(made, registry)
     finally:
         shutil.rmtree(live, ignore_errors=True)
@@ -164,6 +167,17 @@ def test_an_entrypoint_answers_over_https_and_comes_back_after_a_crash_and_a_res
 @pytest.mark.timeout(400)
 def test_another_command_in_place_of_the_images_own(anywhere: Anywhere) -> None:
     assert anywhere.new("other", "server", "--command", "'serve 8080 \"other words\"'").status == 0
-    until(lambda: "other words uid=33" in anywhere.at("other", "wget -qO- http://127.0.0.1:8080/").out, 60, "the answer")
+    ask = "wget -qO- http://127.0.0.1:8080/"
+    until(lambda: "other words uid=33" in anywhere.at("other", ask).out, 60, "the answer")
     assert anywhere.platform.lobby("rm other").status == 0
     assert anywhere.platform.lobby("image rm " + anywhere.registry.host + "/server").status == 0
+
+
+def test_pulled_images_are_listed_and_removed_with_their_disks(anywhere: Anywhere) -> None:
+    name = f"{anywhere.registry.host}/static"
+    pulled = anywhere.platform.lobby(f"image pull {name}", seconds=120)
+    assert pulled.status == 0 and "is ready" in pulled.out, pulled.err
+    assert f"{name}:latest" in anywhere.platform.lobby("image ls").out
+    assert anywhere.platform.lobby(f"image rm {name}").status == 0
+    assert f"{name}:latest" not in anywhere.platform.lobby("image ls").out
+    assert anywhere.platform.lobby(f"image pull {anywhere.registry.host}/nothing").status == 1

@@ -87,7 +87,7 @@ def test_challenges_of_registries() -> None:
 
 @pytest.mark.parametrize("text", ["", "user", "user:", ":word", "a:b\nc"])
 def test_half_credentials_are_refused_without_being_repeated(text: str) -> None:
-    with pytest.raises(ValueError, match="^write USER:PASSWORD$"):
+    with pytest.raises(ValueError, match=r"^write USER:PASSWORD$"):
         credentials(text)
 
 
