@@ -13,6 +13,7 @@ from ussycode.base.db import Database
 from ussycode.base.events import Event
 from ussycode.base.telemetry import Telemetry
 from ussycode.config import Config
+from ussycode.runtime.driver import Sample
 from ussycode.runtime.guest.execs import ExecSpec, ExecStream
 from ussycode.runtime.guest.listeners import Listener
 from ussycode.runtime.guest.streams import Stream
@@ -48,6 +49,11 @@ class NodeLink(Protocol):
         ...
 
 
+    async def sample(self, vm: str) -> Sample | None:
+        """What a VM uses now; None when it does not run or does not say."""
+        ...
+
+
 class ImageCatalog(Protocol):
     """Images that `new --image` may name."""
 
@@ -75,7 +81,7 @@ class ImageCatalog(Protocol):
         """Remove a pulled image that no VM stands on. Idempotent."""
         ...
 
-    async def evict(self, in_use: frozenset[str]) -> list[str]:
+    async def evict(self, in_use: frozenset[str]) -> Sequence[str]:
         """Remove pulled images, those nobody asked for longest first, until the cache fits; their names."""
         ...
 

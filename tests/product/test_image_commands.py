@@ -38,7 +38,7 @@ class Shelf:
     async def forget(self, image: str) -> None:
         del self.here[image]
 
-    async def evict(self, in_use: frozenset[str]) -> list[str]:
+    async def evict(self, in_use: frozenset[str]) -> Sequence[str]:
         return []
 
 

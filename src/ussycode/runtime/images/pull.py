@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ussycode.base.clock import Clock
@@ -116,7 +117,7 @@ class Puller:
             self._require_place(wanted.owner)
             work = self._works[folder] = _Work(wanted.owner, manifest.size)
             work.task = asyncio.create_task(self._bring(name, wanted, manifest, work))
-            work.task.add_done_callback(lambda _, ended=work: self._drop(folder, ended))
+            work.task.add_done_callback(partial(self._ended, folder, work))
         work.waiting += 1
         try:
             return await _watched(work, show)
@@ -125,6 +126,9 @@ class Puller:
             if work.waiting == 0 and work.task is not None:
                 self._drop(folder, work)  # at once: nobody may join what is about to end
                 work.task.cancel()
+
+    def _ended(self, folder: str, work: _Work, _: object) -> None:
+        self._drop(folder, work)
 
     def _drop(self, folder: str, work: _Work) -> None:
         if self._works.get(folder) is work:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -137,13 +137,13 @@ class ImageStore:
         assert is_pulled(name)
         shutil.rmtree(self.pulled / key(name), ignore_errors=True)
 
-    def evict(self, in_use: frozenset[str], most: int = MAX_CACHED) -> list[str]:
+    def evict(self, in_use: frozenset[str], most: int = MAX_CACHED) -> Sequence[str]:
         """Remove pulled images until they take at most `most` bytes, the longest unwanted first; their names."""
         kept = {key(name) for name in in_use if is_pulled(name)}
         folders = [path for path in self.pulled.iterdir() if (path / "image.json").exists()]
         folders.sort(key=lambda path: (path / "image.json").stat().st_mtime)
         taken = {path: (path / "disk.raw").stat().st_blocks * 512 for path in folders}
-        gone: list[str] = []
+        gone = []
         for path in folders[:-1]:  # the newest was pulled just now
             if sum(taken.values()) <= most:
                 break
