@@ -119,7 +119,7 @@ def anywhere(
     try:
         with registry_rig.registry(tmp_path_factory.mktemp("registry")) as registry:
             fill(registry, debian_min, systemd_min)
-            options = ("--default-image", "debian-min", "--registries", registry.host)
+            options = ("--default-image", "debian-min", "--registries", registry.host, "--containers", "true")
             with platform(live / "data", home, live, *options) as made:
                 yield Anywhere(made, registry)
     finally:
@@ -181,3 +181,12 @@ def test_pulled_images_are_listed_and_removed_with_their_disks(anywhere: Anywher
     assert anywhere.platform.lobby(f"image rm {name}").status == 0
     assert f"{name}:latest" not in anywhere.platform.lobby("image ls").out
     assert anywhere.platform.lobby(f"image pull {anywhere.registry.host}/nothing").status == 1
+
+
+@pytest.mark.timeout(200)
+def test_the_same_image_in_a_container(anywhere: Anywhere) -> None:
+    made = anywhere.new("light", "server", "--isolation", "container", "--env", "B=mine")
+    assert made.status == 0, made.err + logs(anywhere.platform.data)
+    ask = "wget -qO- http://127.0.0.1:8080/"
+    until(lambda: anywhere.at("light", ask).out == "own uid=33 gid=44 cwd=/srv A=image B=mine\n", 60, "the answer")
+    assert anywhere.platform.lobby("rm light").status == 0
