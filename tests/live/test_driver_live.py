@@ -186,3 +186,18 @@ async def _run_to_the_end(driver: QemuDriver, command: str) -> None:
             pass
     except Exception as error:
         print(f"the stream ended with the guest: {error}")
+
+
+async def test_a_disk_grows_under_a_running_guest_and_stays_so(node: Node) -> None:
+    driver = await booted(node, disk_gib=5)
+    assert (await look(driver, VM)).disk_gib == 5
+    await driver.grow(want(disk_gib=8))
+    assert (await look(driver, VM)).disk_gib == 8
+    assert int(await says(driver, "cat /sys/block/vda/size")) * 512 == 8 << 30
+    async with asyncio.timeout(60):
+        while int(await says(driver, "df -k --output=size / | tail -1")) < 7 << 20:
+            await asyncio.sleep(0.1)
+    used = await driver.sample(VM)
+    assert used is not None and used.disk_allocated > 0
+    await driver.close()
+    assert (await look(await node.driver(), VM)).disk_gib == 8

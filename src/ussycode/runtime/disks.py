@@ -17,6 +17,13 @@ NO_ROOM = ErrorCode(
     "disk.no_room", Kind.UNAVAILABLE, "the host's disk is full: {free} MiB are free and {spare} MiB must stay free",
     hint="the operator has to free space; removing VMs you no longer need helps",
 )
+NO_SUCH_ORIGIN = ErrorCode(
+    "disk.no_such_origin", Kind.UNAVAILABLE, "VMs of this node cannot take their disk from a copy, snapshot or file",
+)
+NO_SNAPSHOTS = ErrorCode("disk.no_snapshots", Kind.UNAVAILABLE, "VMs of this node keep no snapshots of their disks")
+GROWS_RUNNING = ErrorCode(
+    "disk.grows_running", Kind.CONFLICT, "the disk of this VM grows only while it runs", hint="start it first",
+)
 DISK_FAILED = ErrorCode("disk.failed", Kind.FAILED, "the VM's disk could not be made: {why}")
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from ussycode.base.clock import Clock
 from ussycode.base.errors import ErrorCode, Kind
-from ussycode.runtime.driver import Phase, Seen, VmId, Want
+from ussycode.runtime import disks
+from ussycode.runtime.driver import Phase, Sample, Seen, VmId, Want
 from ussycode.runtime.drivers.qemu import saved
 from ussycode.runtime.drivers.qemu.machine import Host, Machine
 from ussycode.runtime.guest.streams import GuestAddress
@@ -108,6 +109,23 @@ class QemuDriver:
             async with machine.verbs:
                 await machine.update(want)
 
+    async def grow(self, want: Want) -> None:
+        """Make a running VM's disk larger, its root with it. Raises GROWS_RUNNING, NO_ROOM, DISK_FAILED."""
+        machine = self._machines.get(want.vm)
+        if machine is not None:
+            async with machine.verbs:
+                await machine.grow(want)
+
+    async def keep_snapshots(self, want: Want) -> None:
+        """Raises NO_SNAPSHOTS when one is wanted: this driver keeps none, so none is ever to be dropped."""
+        if want.snapshots:
+            raise disks.NO_SNAPSHOTS()
+
+    async def sample(self, vm: VmId) -> Sample | None:
+        """What the VM uses now; None when it does not run."""
+        machine = self._machines.get(vm)
+        return None if machine is None else await machine.sample()
+
     def guest_address(self, vm: VmId) -> GuestAddress | None:
         """Where streams to the guest go; None unless it is running."""
         machine = self._machines.get(vm)
@@ -134,6 +152,7 @@ class QemuDriver:
         state = saved.Saved(
             want=want, digest=image.digest, init=image.init, login_user=image.login_user,
             default_port=image.default_port, phase=Phase.ABSENT, service=image.service,
+            disk_turn=want.disk_turn, disk_gib=want.disk_gib,
         )
         folder = self._host.instance.vm_data(want.vm)
         folder.mkdir(mode=0o711, exist_ok=True)

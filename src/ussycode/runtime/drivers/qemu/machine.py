@@ -14,7 +14,7 @@ import structlog
 from ussycode.base.clock import Clock
 from ussycode.base.errors import Failure
 from ussycode.runtime import disks
-from ussycode.runtime.driver import Egress, Phase, Seen, Want
+from ussycode.runtime.driver import Egress, OriginKind, Phase, Sample, Seen, Want
 from ussycode.runtime.drivers.qemu import console, endings
 from ussycode.runtime.drivers.qemu.monitor import Monitor
 from ussycode.runtime.drivers.qemu.process import Watch
@@ -84,6 +84,8 @@ class Machine:
             address=self.host.instance.address(saved.want.number) if running else "",
             login_user=saved.login_user, default_port=saved.default_port,
             pid=self._record.pid if self._record is not None else 0,
+            disk_turn=0 if saved.phase is Phase.ABSENT else saved.disk_turn,
+            disk_gib=0 if saved.phase is Phase.ABSENT else saved.disk_gib or saved.want.disk_gib,
         )
 
     def guest_address(self) -> GuestAddress | None:
@@ -98,6 +100,8 @@ class Machine:
 
     async def prepare(self, want: Want, base: Path) -> None:
         """Make the disk and give it to the VM's uid. Raises NO_ROOM, DISK_FAILED or the helper's refusal."""
+        if want.origin.kind is not OriginKind.IMAGE or want.disk_turn > self.saved.disk_turn:
+            raise disks.NO_SUCH_ORIGIN()
         await disks.make_overlay(base, self.folder / vm_files.DISK, want.disk_gib)
         if self.saved.phase is Phase.ABSENT:
             self.host.instance.give_to_control(self.folder / vm_files.DISK)
@@ -154,6 +158,28 @@ class Machine:
         else:
             await self._channel.configure(self._identity(want), timeout=CONFIGURE_SECONDS)
         self._become(self.saved.phase, want=want)
+
+    async def grow(self, want: Want) -> None:
+        """Make the disk larger under the running guest, whose root follows. Raises GROWS_RUNNING, DISK_FAILED."""
+        if want.disk_gib <= (self.saved.disk_gib or self.saved.want.disk_gib):
+            return
+        if self._monitor is None or self._channel is None or self.saved.phase is not Phase.RUNNING:
+            raise disks.GROWS_RUNNING()
+        disks.require_room(self.folder)
+        await self._monitor.resize(want.disk_gib << 30)
+        await self._channel.configure(self._identity(self.saved.want), timeout=CONFIGURE_SECONDS)
+        self.saved = msgspec.structs.replace(self.saved, disk_gib=want.disk_gib)
+        save(self.folder, self.saved)
+
+    async def sample(self) -> Sample | None:
+        """What it uses; None unless it runs. Raises the helper's failures."""
+        if self.saved.phase is not Phase.RUNNING:
+            return None
+        want = self.saved.want
+        used = await self.host.helper.usage(want.vm, want.number)
+        allocated = (self.folder / vm_files.DISK).stat().st_blocks * 512
+        cpu = used.cpu_ns / 1e9 if used.cpu_ns >= 0 else -1
+        return Sample(cpu, used.memory, want.memory_mib << 20, allocated, -1, -1, -1, -1, -1, -1)
 
     async def leave(self) -> None:
         """Let go of a VM that goes on running."""

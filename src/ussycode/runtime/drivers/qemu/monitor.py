@@ -10,6 +10,8 @@ from typing import Any
 from qemu.qmp import EventListener, QMPClient
 from qemu.qmp.error import QMPError
 
+from ussycode.runtime.disks import DISK_FAILED
+
 TIMEOUT = 5.0
 """Seconds for connecting, for one command and for closing; a second client hangs without a greeting."""
 _LAST_WORD = 0.5
@@ -49,6 +51,14 @@ class Monitor:
                 event: Any = await self._shutdown.get()
             return str(event["data"]["reason"])
         return ""
+
+    async def resize(self, size: int) -> None:
+        """Make the guest's disk `size` bytes large while it runs. Raises DISK_FAILED."""
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                await self._client.execute("block_resize", {"device": "disk", "size": size})
+        except (QMPError, OSError, EOFError, TimeoutError) as error:
+            raise DISK_FAILED(why="QEMU did not make it larger").because(error) from error
 
     async def quit(self) -> None:
         """Ask QEMU to end at once. Silent when it is gone or does not answer."""

@@ -27,6 +27,10 @@ class Saved(msgspec.Struct, frozen=True):
     """What the image runs; nothing for one with an init of its own."""
     boot: int = 0
     """The boot that `phase` is about; 0 when the platform, not the guest, ended the last one."""
+    disk_turn: int = 1
+    """Turn of the disk; kept apart from the wish, which may be ahead of it."""
+    disk_gib: int = 0
+    """Size the disk was made or grown to; 0 in a record that does not say, where it is the wish's."""
     detail: str = ""
     console: str = ""
 
