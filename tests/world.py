@@ -10,7 +10,7 @@ from ussycode import config as settings
 from ussycode.access.facts import Caller, Role
 from ussycode.agent.link import LocalLink
 from ussycode.agent.loop import Reconciler
-from ussycode.app import NamedImages, NoGuests
+from ussycode.app import NamedImages
 from ussycode.base import schema
 from ussycode.base.clock import ManualClock
 from ussycode.base.db import Database
@@ -74,7 +74,7 @@ async def world(driver: FakeDriver | None = None, **options: str) -> AsyncIterat
     made = driver or FakeDriver()
     loop = Reconciler(made, lambda: vms.wants(app), lambda seen: vms.observe(app, seen), clock)
     images = NamedImages((config.default_image, "debian-min"))
-    app = App(config, db, clock, LocalLink(NoGuests()), images, Waiters(), Telemetry("test"), loop.nudge, Uses(clock))
+    app = App(config, db, clock, LocalLink(made), images, Waiters(), Telemetry("test"), loop.nudge, Uses(clock))
     db.listen(app.waiters.heard)
     made.on_change(loop.nudge)
     task = asyncio.create_task(loop.run())

@@ -50,6 +50,7 @@ from ussycode.runtime.privileged.protocol import Accel
 from ussycode.tokens import ops as tokens_ops
 from ussycode.tokens.verify import TokenVerifier
 from ussycode.vms import ops as vms
+from ussycode.vms import samples, snapshots, trash
 from ussycode.wire.control import ControlSettings
 
 USES_SECONDS = 30.0
@@ -105,7 +106,7 @@ class StoredImages:
         """Remove a pulled image."""
         await asyncio.to_thread(self.store.forget, image)
 
-    async def evict(self, in_use: frozenset[str]) -> list[str]:
+    async def evict(self, in_use: frozenset[str]) -> Sequence[str]:
         """Keep the cache of pulled images within its bounds."""
         return await asyncio.to_thread(self.store.evict, in_use)
 
@@ -138,7 +139,7 @@ class NamedImages:
     async def forget(self, image: str) -> None:
         """Nothing to remove."""
 
-    async def evict(self, in_use: frozenset[str]) -> list[str]:
+    async def evict(self, in_use: frozenset[str]) -> Sequence[str]:
         """Nothing to remove."""
         return []
 
@@ -152,6 +153,9 @@ class NoGuests:
     def console(self, vm: str) -> str:
         """Empty."""
         return ""
+
+    async def sample(self, vm: str) -> None:
+        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +233,7 @@ async def _serve(config: Config, given: ControlSettings) -> None:
         running = [
             group.create_task(loop.run(), name="reconciler"),
             group.create_task(_write_uses(app), name="uses"),
+            group.create_task(_look_after(app), name="housekeeping"),
             group.create_task(mail.deliver_for_ever(app, mailer(config)), name="mail"),
             group.create_task(feed.serve(_listening(given.feed_fd)), name="feed"),
             group.create_task(serve_web(app, tokens, _listening(given.web_fd)), name="web"),
@@ -251,6 +256,17 @@ async def _write_uses(app: App) -> None:
         await asyncio.sleep(USES_SECONDS)
         await tokens_ops.write_uses(app)
         await sessions.end_idle(app)
+
+
+async def _look_after(app: App) -> None:
+    """Samples, daily snapshots and the trash, each minute: what is not due costs one look."""
+    while True:
+        await asyncio.sleep(samples.INTERVAL)
+        for chore in (samples.take, snapshots.take_due, trash.expire):
+            try:
+                await chore(app)
+            except Exception:  # the outermost frame of a chore: one that breaks must not end the others
+                app.telemetry.log.exception("a chore failed", chore=chore.__module__)
 
 
 def mailer(config: Config) -> Mailer:

@@ -36,6 +36,11 @@ async def test_rm_removes_many_and_names_what_was_not_there() -> None:
             "deleted": ["demo", "shop"], "failed": ["nothere"], "not_found": ["nothere"],
         }
         assert (await w.does(owner, "ls"))["vms"] == []
+        assert {seen.phase for seen in w.driver.vms.values()} == {Phase.STOPPED}
+        for name in ("demo", "shop"):
+            await w.does(owner, f"trash empty {name}")
+        await w.loop.look()
+        await w.loop.settled()
         assert w.driver.vms == {}
 
 

@@ -17,9 +17,12 @@ class Action(enum.StrEnum):
     TOKEN_CREATE = "token.create"  # noqa: S105 - a word, not a secret
     VM_LIST = "vm.list"
     VM_CREATE = "vm.create"
+    VM_DELETE_TRASH = "vm.delete_trash"
     VM_READ = "vm.read"
     VM_CHANGE = "vm.change"
     VM_DELETE = "vm.delete"
+    VM_COPY = "vm.copy"
+    VM_TAG = "vm.tag"
     VM_SHARE = "vm.share"
     VM_SHELL = "vm.shell"
     VM_OPEN = "vm.open"

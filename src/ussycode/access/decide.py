@@ -60,6 +60,7 @@ class Permit:
 
 
 ON_A_VM = frozenset({
+    Action.VM_COPY, Action.VM_TAG,
     Action.VM_READ, Action.VM_CHANGE, Action.VM_DELETE, Action.VM_SHARE, Action.VM_SHELL, Action.VM_OPEN,
 })
 """Actions whose target is one VM."""

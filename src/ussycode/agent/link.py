@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ussycode.base.errors import ErrorCode, Kind
-from ussycode.runtime.driver import VmId
+from ussycode.runtime.driver import Sample, VmId
 from ussycode.runtime.guest import execs, listeners, streams
 from ussycode.runtime.guest.execs import ExecSpec, ExecStream
 from ussycode.runtime.guest.listeners import Listener
@@ -25,6 +25,10 @@ class Guests(Protocol):
 
     def console(self, vm: VmId) -> str:
         """The last console lines; empty when there are none."""
+        ...
+
+    async def sample(self, vm: VmId) -> Sample | None:
+        """What it uses now."""
         ...
 
 
@@ -62,6 +66,10 @@ class LocalLink:
         if path is not None:
             return await listeners.listen_unix(address, path, user=user)
         return await listeners.listen_tcp(address, port, host=host or "127.0.0.1", user=user)
+
+    async def sample(self, vm: VmId) -> Sample | None:
+        """What the VM uses now; None when it does not run."""
+        return await self._guests.sample(vm)
 
     def console(self, vm: VmId) -> str:
         """The last console lines of the VM."""

@@ -46,9 +46,9 @@ def flag(parse: Parse, *, help: str, default: object = None, many: bool = False,
     return _field("flag", parse, help, () if many else default, many, "", complete)
 
 
-def switch(*, help: str, short: str = "") -> Any:
-    """`--name`, `--name=false`; off unless given."""
-    return _field("switch", truth, help, False, False, short, "")
+def switch(*, help: str, short: str = "", default: bool = False) -> Any:
+    """`--name`, `--name=false`; off unless given or on by default."""
+    return _field("switch", truth, help, default, False, short, "")
 
 
 def rest(*, help: str) -> Any:

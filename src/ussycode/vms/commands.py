@@ -3,21 +3,29 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from ussycode.access.actions import Action
 from ussycode.base import names
-from ussycode.base.errors import Failure
+from ussycode.base.errors import ErrorCode, Failure, Kind, printable
 from ussycode.cmdline.spec import ACCOUNT, command, flag, rest, switch, vm, word
 from ussycode.ports import Attach, Ctx
-from ussycode.runtime.driver import Isolation
+from ussycode.runtime.driver import Egress, Isolation
 from ussycode.runtime.images.registry_auth import Credentials, credentials
-from ussycode.vms import images, ops
+from ussycode.vms import defaults, images, ops
+from ussycode.vms.lifecycle import MAX_COMMENT
 from ussycode.vms.model import Vm
+from ussycode.vms.policy import DEFAULT_SIZE as DEFAULT
+from ussycode.vms.policy import Size
 from ussycode.vms.views import ListView, NewView, RemoveView, RenameView, RestartView, VmPlace
 
 IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}")
+FLAG_NOT_OFFERED = ErrorCode("new.flag_not_offered", Kind.FAILED, "{flag} is not offered: {why}", hint="leave it out")
+BAD_DEFAULT = ErrorCode(
+    "new.bad_default", Kind.USAGE, "your default {key} is not usable: {why}", hint="defaults write dev.exe {key} VALUE"
+)
 MAX_COMMAND = 4096
 """Characters of `--command`."""
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -78,6 +86,59 @@ def ssh_target(text: str) -> str:
     return text
 
 
+def vcpus(text: str) -> int:
+    """A number of virtual CPUs."""
+    if not text.isdigit() or not 1 <= int(text) <= 64:
+        raise ValueError("write a number from 1 to 64")
+    return int(text)
+
+
+def _bytes(text: str, smallest: int, unit: str) -> int:
+    found = re.fullmatch(r"([0-9]{1,6})\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if found is None:
+        raise ValueError("write a size such as 512M or 4G")
+    size = int(found[1]) << {"k": 10, "m": 20, "g": 30, "t": 40}[found[2] or unit]
+    if size < smallest:
+        raise ValueError(f"at least {smallest >> 20} MiB")
+    return size
+
+
+def mebibytes(text: str) -> int:
+    """Memory in MiB; a bare number means GiB, as exe.dev has it."""
+    return min(_bytes(text, 128 << 20, "g") >> 20, 1 << 20)
+
+
+def gibibytes(text: str) -> int:
+    """Disk in whole GiB, rounded up; a bare number means GiB."""
+    return min(-(-_bytes(text, 1 << 30, "g") >> 30), 65_536)
+
+
+def comment_text(text: str) -> str:
+    """A note of at most 200 bytes on one line."""
+    if len(text.encode()) > MAX_COMMENT or printable(text, MAX_COMMENT) != text:
+        raise ValueError(f"at most {MAX_COMMENT} bytes of printable text")
+    return text
+
+
+def tag_name(text: str) -> str:
+    """One tag."""
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", text):
+        raise ValueError("a tag is a-z, then a-z, 0-9, _ and -")
+    return text
+
+
+def tag_names(text: str) -> tuple[str, ...]:
+    """Tags with commas between them."""
+    return tuple(tag_name(t.strip()) for t in text.split(","))
+
+
+def egress_policy(text: str) -> str:
+    """`all` or `integrations`."""
+    if text not in (Egress.ALL.value, Egress.INTEGRATIONS.value):
+        raise ValueError("say all or integrations")
+    return text
+
+
 @dataclass(frozen=True)
 class New:
     """Arguments of `new`."""
@@ -89,26 +150,82 @@ class New:
     )
     command: tuple[str, ...] = flag(command_words, help="what to run instead of the image's own command", default=())
     env: tuple[tuple[str, str], ...] = flag(env_pair, many=True, help="KEY=VALUE for everything that runs in the VM")
+    cpu: int | None = flag(vcpus, help="virtual CPUs; 1 when omitted")
+    memory: int | None = flag(mebibytes, help="memory: 512M, 2G, 4GB; 512M when omitted")
+    disk: int | None = flag(gibibytes, help="disk: 5G, 20GB; 5G when omitted")
+    comment: str = flag(comment_text, help="a note, at most 200 bytes", default="")
+    tag: tuple[str, ...] = flag(tag_names, help="a tag, or several with commas", many=True)
+    egress: str = flag(egress_policy, help="all, or integrations: only what the operator lists", default="all")
+    wake: bool = switch(help="a visit over SSH or HTTPS starts it when it is stopped or paused")
     isolation: str = flag(wall, help="vm; or container, quicker, where the operator allows it", default="vm")
+    pool: str | None = flag(str, help="not offered: VMs share the operator's hosts")
+    no_pool: bool = switch(help="accepted; there are no pools")
+    standalone: bool = switch(help="not offered: VMs share the operator's hosts")
+    integration: tuple[str, ...] = flag(str, help="not offered yet", many=True)
     no_email: bool = switch(help="send no mail about the new VM")
+
+
+def _with_defaults(a: New, kept: dict[str, str]) -> New:
+    """What the account wants of every new VM, where this line says nothing else."""
+    named = {name for name, _ in a.env}
+    env = [env_pair(line) for line in kept.get("new.env", "").splitlines() if line.strip()]
+    return replace(
+        a, env=(*(pair for pair in env if pair[0] not in named), *a.env), image=a.image or kept.get("new.image"),
+        cpu=a.cpu or _kept(kept, "new.cpu", vcpus), memory=a.memory or _kept(kept, "new.memory", mebibytes),
+        disk=a.disk or _kept(kept, "new.disk", gibibytes),
+    )
+
+
+def _kept(kept: dict[str, str], key: str, read: Callable[[str], int]) -> int | None:
+    if key not in kept:
+        return None
+    try:
+        return read(kept[key])
+    except ValueError as why:
+        raise BAD_DEFAULT(key=key, why=why) from None
+
+
+def _refuse_what_is_not_offered(a: New) -> None:
+    for name, given, why in (
+        ("--pool", a.pool, "VMs share the operator's hosts and are not bought in pools"),
+        ("--standalone", a.standalone, "VMs share the operator's hosts"),
+        ("--integration", a.integration, "VMs have no credentials lent to them so far"),
+    ):
+        if given:
+            raise FLAG_NOT_OFFERED(flag=name, why=why)
 
 
 @command("new", needs=Action.VM_CREATE, on=ACCOUNT, examples=("new", "new --name demo --env A=1 --env B='x y'"))
 async def new(ctx: Ctx, a: New) -> NewView:
     """Create a VM and wait until it answers."""
+    _refuse_what_is_not_offered(a)
+    a = _with_defaults(a, await defaults.read(ctx.app, ctx.permit))
+    size = Size(a.cpu or DEFAULT.vcpus, a.memory or DEFAULT.memory_mib, a.disk or DEFAULT.disk_gib)
     await ctx.talk.progress("booting " + (a.name or "a new VM"))
     image = a.image or ctx.app.config.default_image
     if image not in ctx.app.images.names():
-        await ops.require_room(ctx.app, ctx.permit, a.name)
+        await ops.require_room(ctx.app, ctx.permit, a.name, size)
         image = await images.choose(ctx.app, ctx.permit, image, a.registry_auth, ctx.talk.progress)
         await ctx.talk.progress("booting " + (a.name or "a new VM"))
-    made = await ops.create(ctx.app, ctx.permit, a.name, image, a.env, Isolation(a.isolation), a.command)
+    tags = tuple(dict.fromkeys(t for some in a.tag for t in some))
+    made = await ops.create(ctx.app, ctx.permit, ops.Spec(
+        a.name, image, a.env, size, Isolation(a.isolation), a.command, a.comment, tags, Egress(a.egress), a.wake,
+    ))
     return NewView(made, VmPlace.of(ctx.app.config, made.name), ctx.app.images.default_port(made.image))
+
+
+def grouping(text: str) -> str:
+    """What `ls` groups by."""
+    if text not in ("tag", "region", "type"):
+        raise ValueError("say tag, region or type")
+    return text
 
 
 @dataclass(frozen=True)
 class Ls:
     """Arguments of `ls`."""
+
+    group: str = flag(grouping, help="tag: put VMs with the same tag together; region and type too", default="")
 
     pattern: str = word(pattern, help="only names that match; * and ? stand for anything", default="*", complete="vm")
     long: bool = switch(help="sizes, port and image too", short="l")
@@ -119,7 +236,7 @@ async def ls(ctx: Ctx, a: Ls) -> ListView:
     """List your VMs."""
     found = [v for v in await ops.mine(ctx.app, ctx.permit) if fnmatchcase(v.name, a.pattern)]
     chosen = await ops.chosen_ports(ctx.app) if a.long else {}
-    return ListView(tuple(_row(ctx, v, chosen.get(v.id)) for v in found), a.long)
+    return ListView(tuple(_row(ctx, v, chosen.get(v.id)) for v in found), a.long, a.group)
 
 
 def _row(ctx: Ctx, v: Vm, port: int | None) -> tuple[Vm, VmPlace, int]:
@@ -131,11 +248,15 @@ class Rm:
     """Arguments of `rm`."""
 
     vm: tuple[str, ...] = word(target, help="the VMs to delete", many=True, complete="vm")
+    now: bool = switch(help="delete for good instead of into the trash")
 
 
 @command("rm", needs=Action.VM_DELETE, on=vm("vm"), examples=("rm demo", "rm demo web-a web-b"))
 async def rm(ctx: Ctx, a: Rm) -> RemoveView:
-    """Delete VMs and their disks, without asking; there is no way back."""
+    """Put VMs into the trash, without asking: they stop, their names are free, and trash restore brings them back.
+
+    The trash keeps them for 7 days, or until your other VMs need the disk they take.
+    """
     deleted: list[str] = []
     errors: dict[str, str] = {}
     for name in dict.fromkeys(a.vm):
@@ -143,12 +264,12 @@ async def rm(ctx: Ctx, a: Rm) -> RemoveView:
             continue
         await ctx.talk.progress(f"removing {name}")
         try:
-            await ops.remove(ctx.app, ctx.permits[name])
+            await (ops.remove if a.now else ops.discard)(ctx.app, ctx.permits[name])
             deleted.append(name)
         except Failure as failure:
             errors[name] = failure.sentence
     missing = tuple(n for n in dict.fromkeys(a.vm) if n not in ctx.permits)
-    return RemoveView(tuple(deleted), missing, errors)
+    return RemoveView(tuple(deleted), missing, errors, a.now)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The VM as the control plane knows it: the owner's wish and the last observation."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ussycode.runtime.driver import Isolation, Phase, Power, Want
+from ussycode.runtime.driver import Egress, Isolation, Origin, Phase, Power, Want
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,22 @@ class Vm:
     created_at: float
     command: tuple[str, ...] = ()
     isolation: Isolation = Isolation.VM
+    comment: str = ""
+    tags: tuple[str, ...] = ()
+    egress: Egress = Egress.ALL
+    wake: bool = False
+    """A visit over SSH or HTTPS starts it when it is stopped or paused."""
+    snapshot_daily: bool = False
+    origin: Origin = field(default_factory=Origin)
+    disk_turn: int = 1
+    seen_disk_turn: int = 0
+    seen_disk_gib: int = 0
+    cold: bool = False
+    """The last resume had to boot."""
+    notice: str = ""
+    trashed_at: float = 0.0
+    """Unix seconds; 0 while it is not in the trash."""
+    trash_name: str = ""
 
     @property
     def running(self) -> bool:
@@ -41,14 +57,24 @@ class Vm:
         """One word for people: what it is, or what it is on its way to."""
         if self.power is Power.ABSENT:
             return "deleting"
-        if self.power is Power.RUNNING and self.seen_boot < self.boot:
+        if self.trashed_at:
+            return "trashed"
+        if self.power is Power.RUNNING and (self.seen_boot < self.boot or self.phase is Phase.PAUSED):
             return "starting"
         return "starting" if self.phase in (Phase.PREPARED, Phase.ABSENT) else self.phase.value
 
-    def want(self, authorized_keys: tuple[str, ...]) -> Want:
-        """The wish as a node needs it."""
+    @property
+    def asleep(self) -> bool:
+        """Not running because its owner wanted it so; it can be woken."""
+        return self.wake and self.power in (Power.STOPPED, Power.PAUSED) and not self.trashed_at
+
+    def want(
+        self, authorized_keys: tuple[str, ...], snapshots: tuple[str, ...] = (), dropped: tuple[str, ...] = ()
+    ) -> Want:
+        """The wish as a node needs it; `snapshots` must exist, `dropped` must not."""
         return Want(
             vm=self.id, name=self.name, number=self.number, power=self.power, boot=self.boot, image=self.image,
             vcpus=self.vcpus, memory_mib=self.memory_mib, disk_gib=self.disk_gib, env=self.env,
             authorized_keys=authorized_keys, secret=self.secret, isolation=self.isolation, command=self.command,
+            origin=self.origin, disk_turn=self.disk_turn, snapshots=snapshots, dropped=dropped, egress=self.egress,
         )

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import random
 import secrets as chance
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from ussycode.access.decide import Permit
 from ussycode.base import ids, names
@@ -13,10 +13,12 @@ from ussycode.base.errors import ErrorCode, Failure, Kind
 from ussycode.base.events import SYSTEM, Event
 from ussycode.identity import store as identity
 from ussycode.ports import App
-from ussycode.runtime.driver import Isolation, Phase, Power, Seen, Want
+from ussycode.runtime.driver import Egress, Isolation, Origin, Phase, Power, Seen, Want
 from ussycode.runtime.isolation import NOT_ENABLED
 from ussycode.vms import policy, ports, store
+from ussycode.vms import snapshot_store as snapshots
 from ussycode.vms.model import Vm
+from ussycode.vms.policy import Size
 
 NAME_TAKEN = ErrorCode(
     "vm.name_taken", Kind.CONFLICT, "the VM name {name} is not available", hint="pick another name"
@@ -53,45 +55,66 @@ MAX_ENV_BYTES = 32 << 10
 TOO_MUCH_ENV = ErrorCode(
     "vm.env_too_big", Kind.USAGE, "a VM takes at most {count} variables and {size} bytes of them", hint="use a file"
 )
+MAX_NOTICE = 500
+"""Characters of a node's notice that are kept."""
 CONSOLE_BYTES = 8 << 10
 """Console tail kept with a VM that failed."""
 
 
-async def create(
-    app: App, permit: Permit, name: str | None, image: str, env: Sequence[tuple[str, str]],
-    isolation: Isolation = Isolation.VM, command: Sequence[str] = (),
-) -> Vm:
+@dataclass(frozen=True)
+class Spec:
+    """What a new VM should be; `name` None lets one be invented."""
+
+    name: str | None
+    image: str
+    env: tuple[tuple[str, str], ...] = ()
+    size: Size = policy.DEFAULT_SIZE
+    isolation: Isolation = Isolation.VM
+    command: tuple[str, ...] = ()
+    comment: str = ""
+    tags: tuple[str, ...] = ()
+    egress: Egress = Egress.ALL
+    wake: bool = False
+    origin: Origin = field(default_factory=Origin)
+
+
+async def create(app: App, permit: Permit, spec: Spec) -> Vm:
     """Reserve a VM and wait until it answers.
 
     Raises NAME_TAKEN, a quota, NO_SUCH_IMAGE, NOT_ENABLED or HOST_FULL with nothing left behind; NOT_UP removes
     the VM again; SLOW leaves it, because it may still come up.
     """
-    _require_env(env)
-    if isolation is Isolation.CONTAINER and not app.config.containers:
+    _require_env(spec.env)
+    if spec.isolation is Isolation.CONTAINER and not app.config.containers:
         raise NOT_ENABLED()
-    if image not in app.images.names() and app.images.find(image) is None:
-        raise NO_SUCH_IMAGE(image=image, ready=", ".join(app.images.names()) or "none; run ussycode image build")
-
-    def reserve(tx: Tx) -> Vm:
-        policy.require_room(permit.caller.role, store.usage(tx, permit.actor), policy.DEFAULT_SIZE)
-        vm = _new(tx, permit.actor, _free_name(tx, permit.actor, name), image, env, isolation)
-        vm = replace(vm, command=tuple(command))
-        store.insert(tx, vm)
-        tx.emit(Event("vm.created", permit.actor, vm.id, {"name": vm.name, "image": image}))
-        return vm
-
-    vm = await app.db.write(reserve)
+    if spec.image not in app.images.names() and app.images.find(spec.image) is None:
+        raise NO_SUCH_IMAGE(image=spec.image, ready=", ".join(app.images.names()) or "none; run ussycode image build")
+    vm = await app.db.write(lambda tx: reserve(tx, permit, spec))
     app.nudge()
-    return await _until_up(app, vm, remove_on_failure=True)
+    return await until_up(app, vm, remove_on_failure=True)
 
 
-async def require_room(app: App, permit: Permit, name: str | None) -> None:
+def reserve(tx: Tx, permit: Permit, spec: Spec) -> Vm:
+    """Record the wish for a VM; the trash gives way to it. Raises a quota, HOST_FULL or a name that is taken."""
+    for old in store.trashed_of(tx, permit.actor):
+        if policy.lacks_disk(permit.caller.role, store.usage(tx, permit.actor), spec.size.disk_gib):
+            forsake(tx, old, SYSTEM)
+    policy.require_room(permit.caller.role, store.usage(tx, permit.actor), spec.size)
+    vm = _new(tx, permit.actor, _free_name(tx, permit.actor, spec.name), spec)
+    store.insert(tx, vm)
+    tx.emit(Event("vm.created", permit.actor, vm.id, {"name": vm.name, "image": spec.image}))
+    return vm
+
+
+async def require_room(app: App, permit: Permit, name: str | None, size: Size) -> None:
     """Raise what `create` would for want of quota or because of the name, before anything slow is begun for it."""
 
     def look(tx: Tx) -> None:
-        policy.require_room(permit.caller.role, store.usage(tx, permit.actor), policy.DEFAULT_SIZE)
+        trashed = sum(vm.disk_gib for vm in store.trashed_of(tx, permit.actor))
+        usage = store.usage(tx, permit.actor)
+        policy.require_room(permit.caller.role, replace(usage, disk_gib=usage.disk_gib - trashed), size)
         if name is not None:
-            _require_free(tx, permit.actor, name)
+            require_free(tx, permit.actor, name)
 
     await app.db.read(look)
 
@@ -103,7 +126,7 @@ def _require_env(env: Sequence[tuple[str, str]]) -> None:
 
 def _free_name(tx: Tx, owner: str, wish: str | None) -> str:
     if wish is not None:
-        _require_free(tx, owner, wish)
+        require_free(tx, owner, wish)
         return wish
     while True:
         invented = names.invent(random.SystemRandom())
@@ -111,7 +134,8 @@ def _free_name(tx: Tx, owner: str, wish: str | None) -> str:
             return invented
 
 
-def _require_free(tx: Tx, owner: str, name: str) -> None:
+def require_free(tx: Tx, owner: str, name: str) -> None:
+    """Raise NAME_IS_LOBBY, NAME_YOURS or NAME_TAKEN unless the owner may give this name."""
     user = identity.user_by(tx, "id", owner)
     if user is not None and name in (user.handle, user.login_name):
         raise NAME_IS_LOBBY(name=name)
@@ -120,22 +144,22 @@ def _require_free(tx: Tx, owner: str, name: str) -> None:
         raise (NAME_YOURS if other.owner == owner else NAME_TAKEN)(name=name)
 
 
-def _new(
-    tx: Tx, owner: str, name: str, image: str, env: Sequence[tuple[str, str]], isolation: Isolation
-) -> Vm:
+def _new(tx: Tx, owner: str, name: str, spec: Spec) -> Vm:
     number = store.free_number(tx)
     if number is None:
         raise HOST_FULL()
-    size = policy.DEFAULT_SIZE
+    size = spec.size
     return Vm(
-        id=ids.new("vm"), number=number, name=name, owner=owner, image=image, env=tuple(env), vcpus=size.vcpus,
+        id=ids.new("vm"), number=number, name=name, owner=owner, image=spec.image, env=spec.env, vcpus=size.vcpus,
         memory_mib=size.memory_mib, disk_gib=size.disk_gib, power=Power.RUNNING, boot=1, secret=chance.token_hex(32),
         phase=Phase.ABSENT, seen_boot=0, detail="", console="", address="", created_at=tx.now,
-        isolation=isolation,
+        isolation=spec.isolation, command=spec.command, comment=spec.comment, tags=spec.tags, egress=spec.egress,
+        wake=spec.wake, origin=spec.origin,
     )
 
 
-async def _until_up(app: App, vm: Vm, remove_on_failure: bool = False) -> Vm:
+async def until_up(app: App, vm: Vm, remove_on_failure: bool = False) -> Vm:
+    """Wait until the VM answers. Raises SLOW, or NOT_UP with the reason; then it is deleted when told so."""
     async def check() -> Vm | None:
         now = await app.db.read(lambda tx: store.by_id(tx, vm.id))
         if now is None or now.power is Power.ABSENT:
@@ -158,29 +182,39 @@ async def _give_up(app: App, vm: Vm) -> None:
     def give_up(tx: Tx) -> None:
         now = store.by_id(tx, vm.id)
         if now is not None and now.power is not Power.ABSENT and now.boot == vm.boot:
-            _forsake(tx, now, SYSTEM)
+            forsake(tx, now, SYSTEM)
 
     await app.db.write(give_up)
     app.nudge()
 
 
-def _forsake(tx: Tx, vm: Vm, actor: str) -> None:
+def forsake(tx: Tx, vm: Vm, actor: str) -> None:
+    """Delete a VM for good: its machine is taken down and its disk goes."""
     # The name is free for another at once, while the machine is still being taken down.
-    store.update(tx, vm.id, power=Power.ABSENT.value, name=f"~{vm.id}", boot=vm.boot + 1)
+    store.update(tx, vm.id, power=Power.ABSENT, name=f"~{vm.id}", boot=vm.boot + 1)
     tx.emit(Event("vm.removed", actor, vm.id, {"name": vm.name}))
 
 
+async def until(app: App, vm: Vm, seconds: float, reached: Callable[[Vm], bool]) -> Vm | None:
+    """Wait until `reached` holds of the VM; None when it is gone or time is up."""
+
+    async def check() -> tuple[Vm | None] | None:
+        now = await app.db.read(lambda tx: store.by_id(tx, vm.id))
+        return (now,) if now is None or reached(now) else None
+
+    found = await app.waiters.until(vm.id, check, seconds)
+    return found[0] if found is not None else None
+
+
 async def remove(app: App, permit: Permit) -> None:
-    """Delete a VM with its disk and wait until it is gone. Raises NO_SUCH_VM or NOT_GONE."""
-    vm = await _current(app, permit)
+    """Delete a VM with its disk for good and wait until it is gone. Raises NO_SUCH_VM or NOT_GONE."""
 
-    def wish(tx: Tx) -> None:
-        now = store.by_id(tx, vm.id)
-        if now is None or now.power is Power.ABSENT:
-            raise NO_SUCH_VM(name=vm.name)
-        _forsake(tx, now, permit.actor)
+    def wish(tx: Tx) -> Vm:
+        vm = of(tx, permit)
+        forsake(tx, vm, permit.actor)
+        return vm
 
-    await app.db.write(wish)
+    vm = await app.db.write(wish)
     app.nudge()
 
     async def gone() -> bool | None:
@@ -190,27 +224,42 @@ async def remove(app: App, permit: Permit) -> None:
         raise NOT_GONE(name=vm.name)
 
 
+async def discard(app: App, permit: Permit) -> None:
+    """Put a VM into the trash and wait until it no longer runs. Raises NO_SUCH_VM or NOT_GONE."""
+
+    def wish(tx: Tx) -> Vm:
+        vm = of(tx, permit)
+        store.update(tx, vm.id, power=Power.STOPPED, name=f"~{vm.id}", trash_name=vm.name, trashed_at=tx.now)
+        tx.emit(Event("vm.trashed", permit.actor, vm.id, {"name": vm.name}))
+        return vm
+
+    vm = await app.db.write(wish)
+    app.nudge()
+    if await until(app, vm, 40, lambda now: now.phase is Phase.STOPPED or now.power is Power.ABSENT) is None:
+        raise NOT_GONE(name=vm.name)
+
+
 async def restart(app: App, permit: Permit) -> Vm:
     """Shut the VM down and boot it again from the same disk; also starts one that is stopped or failed."""
     vm = await _current(app, permit)
 
     def wish(tx: Tx) -> None:
-        _of(tx, permit)  # it may have been removed meanwhile
+        of(tx, permit)  # it may have been removed meanwhile
         secret = chance.token_hex(32)
-        store.update(tx, vm.id, power=Power.RUNNING.value, boot=store.vms.c.boot + 1, secret=secret)
+        store.update(tx, vm.id, power=Power.RUNNING, boot=store.vms.c.boot + 1, secret=secret)
         tx.emit(Event("vm.restarted", permit.actor, vm.id, {"name": vm.name}))
 
     await app.db.write(wish)
     app.nudge()
-    return await _until_up(app, vm)
+    return await until_up(app, vm)
 
 
 async def rename(app: App, permit: Permit, name: str) -> tuple[Vm, str]:
     """Give a VM another name; its host name moves at once. Result: the VM and its old name."""
 
     def change(tx: Tx) -> tuple[Vm, str]:
-        vm = _of(tx, permit)
-        _require_free(tx, permit.actor, name)
+        vm = of(tx, permit)
+        require_free(tx, permit.actor, name)
         store.update(tx, vm.id, name=name)
         tx.emit(Event("vm.renamed", permit.actor, vm.id, {"old": vm.name, "new": name}))
         found = store.by_id(tx, vm.id)
@@ -225,6 +274,11 @@ async def rename(app: App, permit: Permit, name: str) -> tuple[Vm, str]:
 async def mine(app: App, permit: Permit) -> list[Vm]:
     """The caller's VMs by name."""
     return await app.db.read(lambda tx: store.of_owner(tx, permit.actor))
+
+
+async def usage(app: App, permit: Permit) -> policy.Usage:
+    """What the caller has now."""
+    return await app.db.read(lambda tx: store.usage(tx, permit.actor))
 
 
 async def chosen_ports(app: App) -> dict[str, int]:
@@ -248,7 +302,7 @@ async def reachable(app: App, permit: Permit) -> Vm:
 
 async def _settled(app: App, vm: Vm) -> Vm:
     try:
-        return await _until_up(app, vm)
+        return await until_up(app, vm)
     except Failure as failure:
         if failure.error not in (NOT_UP, SLOW):
             raise
@@ -257,13 +311,14 @@ async def _settled(app: App, vm: Vm) -> Vm:
 
 
 async def _current(app: App, permit: Permit) -> Vm:
-    return await app.db.read(lambda tx: _of(tx, permit))
+    return await app.db.read(lambda tx: of(tx, permit))
 
 
-def _of(tx: Tx, permit: Permit) -> Vm:
+def of(tx: Tx, permit: Permit) -> Vm:
+    """The VM behind a permit as it is now. Raises NO_SUCH_VM when it was removed meanwhile."""
     assert permit.vm is not None
     vm = store.by_id(tx, permit.vm.vm)
-    if vm is None or vm.power is Power.ABSENT:
+    if vm is None or vm.power is Power.ABSENT or vm.trashed_at:
         raise NO_SUCH_VM(name=permit.vm.name)
     return vm
 
@@ -274,7 +329,8 @@ async def wants(app: App) -> list[Want]:
     def collect(tx: Tx) -> list[Want]:
         found = store.everything(tx)
         keys = {o: tuple(k.public_key for k in identity.keys_of(tx, o)) for o in {v.owner for v in found}}
-        return [vm.want(keys[vm.owner]) for vm in found]
+        kept = snapshots.wanted_by_vm(tx)
+        return [vm.want(keys[vm.owner], *kept.get(vm.id, ((), ()))) for vm in found]
 
     return await app.db.read(collect)
 
@@ -282,7 +338,10 @@ async def wants(app: App) -> list[Want]:
 async def observe(app: App, seen: Sequence[Seen]) -> None:
     """Take in what a node saw; only what changed is written."""
     known = {v.id: v for v in await app.db.read(store.everything)}
-    changed = [s for s in seen if s.vm in known and _differs(known[s.vm], s)]
+    kept = await app.db.read(snapshots.seen_by_vm)
+    changed = [
+        s for s in seen if s.vm in known and (_differs(known[s.vm], s) or snapshots.differs(kept.get(s.vm, {}), s))
+    ]
     if not changed:
         return
 
@@ -298,7 +357,15 @@ async def observe(app: App, seen: Sequence[Seen]) -> None:
 def _differs(vm: Vm, seen: Seen) -> bool:
     if seen.phase is Phase.ABSENT:
         return vm.power is Power.ABSENT
-    return (vm.phase, vm.seen_boot, vm.detail, vm.address) != (seen.phase, seen.boot, seen.detail, seen.address)
+    known = vm.phase, vm.seen_boot, vm.detail, vm.address, vm.seen_disk_turn, vm.seen_disk_gib, vm.cold, vm.notice
+    return known != _observed(seen)
+
+
+def _observed(seen: Seen) -> tuple[object, ...]:
+    return (
+        seen.phase, seen.boot, seen.detail, seen.address, seen.disk_turn, seen.disk_gib, seen.cold,
+        seen.notice[:MAX_NOTICE],
+    )
 
 
 def _take_in(tx: Tx, seen: Seen) -> None:
@@ -313,7 +380,9 @@ def _take_in(tx: Tx, seen: Seen) -> None:
             tx.emit(Event("vm.gone", SYSTEM, vm.id, data))
         return
     store.update(
-        tx, vm.id, phase=seen.phase.value, seen_boot=seen.boot, detail=seen.detail, address=seen.address,
-        console=seen.console[-CONSOLE_BYTES:],
+        tx, vm.id, phase=seen.phase, seen_boot=seen.boot, detail=seen.detail, address=seen.address,
+        console=seen.console[-CONSOLE_BYTES:], seen_disk_turn=seen.disk_turn, seen_disk_gib=seen.disk_gib,
+        cold=seen.cold, notice=seen.notice[:MAX_NOTICE],
     )
+    snapshots.take_in(tx, vm.id, seen)
     tx.emit(Event("vm.observed", SYSTEM, vm.id, data))

@@ -13,6 +13,10 @@ QUOTA_MEMORY = ErrorCode(
     "quota.memory", Kind.CONFLICT, "{wanted} MiB more would pass your {limit} MiB of memory (in use: {used} MiB)",
     hint="remove a VM, or ask the operator for more",
 )
+QUOTA_VCPUS = ErrorCode(
+    "quota.vcpus", Kind.CONFLICT, "a VM of yours may have at most {limit} CPUs, not {wanted}",
+    hint="ask for fewer, or ask the operator for more",
+)
 QUOTA_DISK = ErrorCode(
     "quota.disk", Kind.CONFLICT, "{wanted} GiB more would pass your {limit} GiB of disk (in use: {used} GiB)",
     hint="remove a VM, or ask the operator for more",
@@ -44,6 +48,8 @@ class Usage:
     vms: int
     memory_mib: int
     disk_gib: int
+    largest: int = 0
+    """Virtual CPUs of the largest VM."""
 
 
 LIMITS = {
@@ -53,14 +59,54 @@ LIMITS = {
     Role.ADMIN: Limits(None, None, None),
 }
 DEFAULT_SIZE = Size()
+MAX_VCPUS = {Role.NEWBIE: 1, Role.CITIZEN: 4, Role.OPERATOR: 8, Role.ADMIN: 64}
+"""Virtual CPUs of the largest VM that an account may have."""
 
 
-def require_room(role: Role, usage: Usage, size: Size) -> None:
-    """Nothing when one more VM of `size` fits; raises the quota that it would pass."""
-    limits = LIMITS[role]
-    if limits.vms is not None and usage.vms >= limits.vms:
-        raise QUOTA_VMS(used=usage.vms, limit=limits.vms)
-    if limits.memory_mib is not None and usage.memory_mib + size.memory_mib > limits.memory_mib:
-        raise QUOTA_MEMORY(wanted=size.memory_mib, limit=limits.memory_mib, used=usage.memory_mib)
-    if limits.disk_gib is not None and usage.disk_gib + size.disk_gib > limits.disk_gib:
-        raise QUOTA_DISK(wanted=size.disk_gib, limit=limits.disk_gib, used=usage.disk_gib)
+def require_room(role: Role, usage: Usage, size: Size, runs: bool = True) -> None:
+    """Nothing when one more VM of `size` fits; raises the quota that it would pass. Memory counts while it runs."""
+    require_count(role, usage)
+    require_vcpus(role, size.vcpus)
+    if runs:
+        require_memory(role, usage, size.memory_mib)
+    _require_disk(role, usage, size.disk_gib)
+
+
+def require_growth(role: Role, usage: Usage, old: Size, new: Size, runs: bool) -> None:
+    """Nothing when a VM may grow from `old` to `new`; raises the quota that it would pass."""
+    require_vcpus(role, new.vcpus)
+    if runs and new.memory_mib > old.memory_mib:
+        require_memory(role, usage, new.memory_mib - old.memory_mib)
+    if new.disk_gib > old.disk_gib:
+        _require_disk(role, usage, new.disk_gib - old.disk_gib)
+
+
+def require_count(role: Role, usage: Usage) -> None:
+    """Raise QUOTA_VMS when there is no room for one more VM."""
+    limit = LIMITS[role].vms
+    if limit is not None and usage.vms >= limit:
+        raise QUOTA_VMS(used=usage.vms, limit=limit)
+
+
+def require_vcpus(role: Role, vcpus: int) -> None:
+    """Raise QUOTA_VCPUS when one VM may not have so many."""
+    if vcpus > MAX_VCPUS[role]:
+        raise QUOTA_VCPUS(limit=MAX_VCPUS[role], wanted=vcpus)
+
+
+def require_memory(role: Role, usage: Usage, mib: int) -> None:
+    """Raise QUOTA_MEMORY when running VMs may not take `mib` more."""
+    limit = LIMITS[role].memory_mib
+    if limit is not None and usage.memory_mib + mib > limit:
+        raise QUOTA_MEMORY(wanted=mib, limit=limit, used=usage.memory_mib)
+
+
+def lacks_disk(role: Role, usage: Usage, gib: int) -> bool:
+    """`gib` more of disk would pass the quota."""
+    limit = LIMITS[role].disk_gib
+    return limit is not None and usage.disk_gib + gib > limit
+
+
+def _require_disk(role: Role, usage: Usage, gib: int) -> None:
+    if lacks_disk(role, usage, gib):
+        raise QUOTA_DISK(wanted=gib, limit=LIMITS[role].disk_gib, used=usage.disk_gib)

@@ -4,10 +4,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from ussycode.base.db import Tx, metadata
-from ussycode.runtime.driver import Isolation, Phase, Power
+from ussycode.runtime.driver import Egress, Isolation, Origin, Phase, Power
 from ussycode.vms.model import Vm
 from ussycode.vms.policy import Usage
 
@@ -31,9 +32,19 @@ vms = sa.Table(
     sa.Column("console", sa.String, nullable=False),
     sa.Column("address", sa.String, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
-    sa.Column("isolation", sa.String, nullable=False),
-    sa.Column("command", sa.String, nullable=False),
+    sa.Column("isolation", sa.String, nullable=False, server_default="vm"),
+    sa.Column("command", sa.String, nullable=False, server_default="[]"),
+    *(sa.Column(name, sa.String, nullable=False, server_default=default) for name, default in (
+        ("comment", ""), ("tags", "[]"), ("egress", "all"), ("origin", "{}"), ("trash_name", ""), ("notice", ""),
+    )),
+    *(sa.Column(name, sa.Integer, nullable=False, server_default=default) for name, default in (
+        ("disk_turn", "1"), ("seen_disk_turn", "0"), ("seen_disk_gib", "0"),
+    )),
+    *(sa.Column(name, sa.Boolean, nullable=False, server_default=sa.false())
+      for name in ("wake", "cold", "snapshot_daily")),
+    sa.Column("trashed_at", sa.Float, nullable=False, server_default="0"),
 )
+_ENUMS: dict[str, Any] = {"power": Power, "phase": Phase, "isolation": Isolation, "egress": Egress}
 FIRST_NUMBER, LAST_NUMBER = 2, 16_000
 """Numbers stand for addresses and uids; 0 and 1 are the platform's own."""
 
@@ -41,9 +52,22 @@ FIRST_NUMBER, LAST_NUMBER = 2, 16_000
 def _vm(row: Any) -> Vm:
     v = dict(row._mapping)
     env = tuple((k, x) for k, x in json.loads(v["env"]))
-    command = tuple(json.loads(v["command"]))
-    return Vm(**v | {"env": env, "command": command, "power": Power(v["power"]), "phase": Phase(v["phase"]),
-                     "isolation": Isolation(v["isolation"])})
+    lists = {name: tuple(json.loads(v[name])) for name in ("command", "tags")}
+    origin = msgspec.json.decode(v["origin"], type=Origin)
+    return Vm(**v | lists | {name: kind(v[name]) for name, kind in _ENUMS.items()} | {"env": env, "origin": origin})
+
+
+def _row(values: dict[str, Any]) -> dict[str, Any]:
+    """Values as columns hold them."""
+    made = dict(values)
+    for name in _ENUMS.keys() & values.keys():
+        made[name] = values[name].value
+    for name in ("env", "command", "tags"):
+        if name in values:
+            made[name] = json.dumps(values[name])
+    if "origin" in values:
+        made["origin"] = msgspec.json.encode(values["origin"]).decode()
+    return made
 
 
 def by_name(tx: Tx, name: str) -> Vm | None:
@@ -65,8 +89,9 @@ def by_number(tx: Tx, number: int) -> Vm | None:
 
 
 def of_owner(tx: Tx, owner: str) -> list[Vm]:
-    """An account's VMs by name, without those being deleted."""
-    query = sa.select(vms).where(vms.c.owner == owner, vms.c.power != Power.ABSENT.value).order_by(vms.c.name)
+    """An account's VMs by name, without those being deleted or in the trash."""
+    here = (vms.c.power != Power.ABSENT.value) & (vms.c.trashed_at == 0)
+    query = sa.select(vms).where(vms.c.owner == owner, here).order_by(vms.c.name)
     return [_vm(r) for r in tx.conn.execute(query)]
 
 
@@ -77,10 +102,22 @@ def everything(tx: Tx) -> list[Vm]:
 
 def usage(tx: Tx, owner: str) -> Usage:
     """What an account has now."""
-    columns = sa.func.count(), sa.func.sum(vms.c.memory_mib), sa.func.sum(vms.c.disk_gib)
-    query = sa.select(*columns).where(vms.c.owner == owner, vms.c.power != Power.ABSENT.value)
-    count, memory, disk = tx.conn.execute(query).one()
-    return Usage(count, memory or 0, disk or 0)
+    found = of_owner(tx, owner)
+    memory = sum(vm.memory_mib for vm in found if vm.power is Power.RUNNING)
+    disk = sum(vm.disk_gib for vm in (*found, *trashed_of(tx, owner)))
+    return Usage(len(found), memory, disk, max((vm.vcpus for vm in found), default=0))
+
+
+def trashed_of(tx: Tx, owner: str) -> list[Vm]:
+    """An account's VMs in the trash, oldest first."""
+    query = sa.select(vms).where(vms.c.owner == owner, vms.c.trashed_at > 0, vms.c.power != Power.ABSENT.value)
+    return [_vm(r) for r in tx.conn.execute(query.order_by(vms.c.trashed_at, vms.c.id))]
+
+
+def trashed_before(tx: Tx, at: float) -> list[Vm]:
+    """VMs in the trash since before `at`."""
+    old = (vms.c.trashed_at > 0) & (vms.c.trashed_at < at) & (vms.c.power != Power.ABSENT.value)
+    return [_vm(r) for r in tx.conn.execute(sa.select(vms).where(old))]
 
 
 def free_number(tx: Tx) -> int | None:
@@ -91,14 +128,14 @@ def free_number(tx: Tx) -> int | None:
 
 def insert(tx: Tx, vm: Vm) -> None:
     """Keep a new VM."""
-    words = {"env": json.dumps(vm.env), "command": json.dumps(vm.command), "isolation": vm.isolation.value}
-    row = vars(vm) | words | {"power": vm.power.value, "phase": vm.phase.value}
-    tx.conn.execute(vms.insert(), row)
+    tx.conn.execute(vms.insert(), _row(vars(vm)))
 
 
 def update(tx: Tx, vm: str, **values: object) -> None:
-    """Change columns of a VM."""
-    tx.conn.execute(vms.update().where(vms.c.id == vm).values(**values))
+    """Change columns of a VM; values as `Vm` has them, or as SQL."""
+    plain = {k: v for k, v in values.items() if isinstance(v, sa.ColumnElement | str)}
+    made = {k: v for k, v in values.items() if k not in plain}
+    tx.conn.execute(vms.update().where(vms.c.id == vm).values(**_row(made), **plain))
 
 
 def delete(tx: Tx, vm: str) -> None:

@@ -1,9 +1,11 @@
 """What VM commands answer, for people and for machines; names follow the wire contract."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ussycode.base.clock import rfc3339
+from ussycode.base.errors import printable
 from ussycode.cmdline.render import Style, table
 from ussycode.config import Config
 from ussycode.vms.model import Vm
@@ -45,11 +47,12 @@ class NewView:
     def document(self) -> object:
         """The document of `new`."""
         return {
-            "vm_name": self.vm.name, "tags": [], "ssh_command": self.place.ssh_command, "ssh_dest": self.place.ssh_dest,
+            "vm_name": self.vm.name, "tags": list(self.vm.tags), "ssh_command": self.place.ssh_command,
+            "ssh_dest": self.place.ssh_dest,
             "ssh_host": self.place.ssh_dest.partition("@")[2], "ssh_user": self.vm.name,
             "ssh_port": self.place.ssh_port, "https_url": self.place.https_url, "proxy_port": self.proxy_port,
-            "created_at": rfc3339(self.vm.created_at), "egress_policy": "all",
-        }
+            "created_at": rfc3339(self.vm.created_at), "egress_policy": self.vm.egress.value,
+        } | ({"comment": self.vm.comment} if self.vm.comment else {})
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class ListView:
 
     rows: tuple[tuple[Vm, VmPlace, int], ...]
     long: bool
+    group: str = ""
 
     def text(self, style: Style) -> str:
         """A table; one line of advice when there is none."""
@@ -65,9 +69,26 @@ class ListView:
             return "no VMs yet; type new"
         head = ["NAME", "STATUS", "IMAGE", "URL"]
         head += ["CPU", "MEMORY", "DISK", "PORT", "ISOLATION"] if self.long else []
-        lines = [table(head, [self._cells(*row) for row in self.rows], style)]
+        lines = [self._table(title, rows, head, style) for title, rows in self._groups()]
         lines += [f"{vm.name}: {vm.detail}" for vm, _, _ in self.rows if vm.detail and vm.phase == "failed"]
+        lines += [f"{vm.name}: {printable(vm.notice)}" for vm, _, _ in self.rows if vm.notice]
         return "\n".join(lines)
+
+    def _table(
+        self, title: str, rows: Sequence[tuple[Vm, VmPlace, int]], head: Sequence[str], style: Style
+    ) -> str:
+        shown = table(head, [self._cells(*row) for row in rows], style)
+        return f"{style.paint(title, 'bold')}\n{shown}" if title else shown
+
+    def _groups(self) -> list[tuple[str, list[tuple[Vm, VmPlace, int]]]]:
+        if not self.group:
+            return [("", list(self.rows))]
+        found: dict[str, list[tuple[Vm, VmPlace, int]]] = {}
+        for row in self.rows:
+            by_tag = row[0].tags or ("no tag",)
+            for title in {"tag": by_tag, "region": (REGION,), "type": (row[0].isolation.value,)}[self.group]:
+                found.setdefault(title, []).append(row)
+        return sorted(found.items())
 
     def _cells(self, vm: Vm, place: VmPlace, port: int) -> list[str]:
         cells = [vm.name, vm.status, vm.image.partition("@")[0], place.https_url]
@@ -83,6 +104,8 @@ class ListView:
             "vm_name": vm.name, "ssh_dest": place.ssh_dest, "https_url": place.https_url, "status": vm.status,
             "region": REGION, "region_display": "this host", "created_at": rfc3339(vm.created_at),
         }
+        optional = {"tags": list(vm.tags), "comment": vm.comment, "notice": vm.notice}
+        item |= {name: value for name, value in optional.items() if value} | {"egress_policy": vm.egress.value}
         if vm.detail:
             item |= {"detail": vm.detail, "console": vm.console}
         if self.long:
@@ -100,6 +123,7 @@ class RemoveView:
     deleted: tuple[str, ...]
     not_found: tuple[str, ...]
     errors: dict[str, str]
+    for_good: bool = True
 
     @property
     def failed(self) -> list[str]:
@@ -108,7 +132,8 @@ class RemoveView:
 
     def text(self, style: Style) -> str:
         """A line for each name."""
-        lines = [f"removed {name}" for name in self.deleted]
+        back = "" if self.for_good else "; trash restore {} brings it back for 7 days"
+        lines = [f"removed {name}{back.format(name)}" for name in self.deleted]
         lines += [f"no VM named {name}" for name in self.not_found]
         return "\n".join(lines + [f"{name}: {why}" for name, why in self.errors.items()])
 

@@ -18,7 +18,9 @@ class FakeDriver:
     told: dict[VmId, Want] = field(default_factory=dict)
     listeners: list[Callable[[], None]] = field(default_factory=list)
     forgotten: set[VmId] = field(default_factory=set)
-    figures: Sample = Sample(1.0, 64 << 20, 512 << 20, 100 << 20, 5 << 30, 4 << 30, 1000, 2000, 4096, 8192)
+    figures: Sample = field(default_factory=lambda: Sample(
+        1.0, 64 << 20, 512 << 20, 100 << 20, 5 << 30, 4 << 30, 1000, 2000, 4096, 8192,
+    ))
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever a VM changes phase."""
