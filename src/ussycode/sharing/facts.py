@@ -66,7 +66,7 @@ def _ends_tokens(event: Event) -> bool:
 
 
 def _shown(vm: Vm) -> bool:
-    return vm.power is not Power.ABSENT
+    return vm.power is not Power.ABSENT and not vm.trashed_at
 
 
 def _vm(vm: Vm, ports: Ports) -> EdgeVm:

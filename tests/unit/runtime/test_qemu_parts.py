@@ -65,7 +65,7 @@ def test_a_flooded_console_is_cut_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_state_survives_and_one_bad_folder_hides_no_other(tmp_path: Path) -> None:
-    state = saved.Saved(want(), "digest", "tiny", "ussy", 8000, Phase.RUNNING, 3)
+    state = saved.Saved(want(), "digest", "tiny", "ussy", 8000, Phase.RUNNING, boot=3)
     for name in (want().vm, "vm_broken", "vm_misplaced"):
         (tmp_path / name).mkdir()
     saved.save(tmp_path / want().vm, state)

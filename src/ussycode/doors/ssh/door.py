@@ -57,7 +57,7 @@ class SshDoor:
             if event.kind == "key.removed":
                 gone = event.data.get("fingerprint")
                 self._house.visits.end(lambda visit, gone=gone: visit.key == gone, "its key was removed")  # type: ignore[misc]
-            elif event.kind == "vm.removed":
+            elif event.kind in ("vm.removed", "vm.trashed"):
                 vm = event.subject
                 self._house.visits.end(lambda visit, vm=vm: visit.vm == vm, "the VM was removed")  # type: ignore[misc]
 
