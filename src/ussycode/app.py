@@ -226,7 +226,8 @@ async def _serve(config: Config, given: ControlSettings) -> None:
     tokens = TokenVerifier(app)
     feed = FeedServer(app, frozenset({0, given.edge_uid}), Answers(app, tokens))
     door = SshDoor(app, [load_host_key(home(config) / "ssh_host_ed25519_key")])
-    for listener in (_counted(app), app.waiters.heard, tokens.heard, feed.heard, door.heard, _nudged(app)):
+    # Who waits hears last: by then edges and doors know, and what was waited for is true everywhere.
+    for listener in (_counted(app), tokens.heard, feed.heard, door.heard, _nudged(app), app.waiters.heard):
         db.listen(listener)
     edges = Path(given.edge_sockets)
     async with asyncio.TaskGroup() as group:

@@ -33,6 +33,8 @@ from ussycode.wire.edge import (
     Question,
     Snapshot,
     Up,
+    Wake,
+    Woken,
 )
 
 DOMAIN = "localhost"
@@ -68,6 +70,7 @@ class Feed:
         self.connections = 0
         self.tokens: dict[tuple[str, str], EdgeToken] = {}
         self.asked: list[str] = []
+        self.wakes = vm("none")
         self._acked = asyncio.Condition()
         self._last_ack = -1
         self._writer: asyncio.StreamWriter | None = None
@@ -91,7 +94,15 @@ class Feed:
             writer.close()
 
     def answer(self, question: Question) -> None:
-        """Say what `tokens` holds of a token."""
+        """Say what `tokens` holds of a token; start the machine `wakes`."""
+        if isinstance(question, Wake):
+            self.asked.append(question.vm)
+            self.seq += 1
+            change = Change(self.seq, [self.wakes])
+            self.remember(change)
+            self.send(change)
+            self.send(Woken(question.number, True))
+            return
         assert isinstance(question, CheckToken)
         self.asked.append(question.token)
         known = self.tokens.get((question.name, question.token), EdgeToken(0, refused="token.unknown", sentence="no"))

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -184,3 +185,23 @@ def git_server(root: Path, seen: list[str]):  # type: ignore[no-untyped-def]
         writer.close()
 
     return serve
+
+
+async def test_a_sleeping_machine_is_started_while_the_visitor_waits(rig: Rig) -> None:
+    machine = vm("nap", public_ports=(8000,))
+    await rig.app(machine)
+    await rig.feed.change(put_vms=[msgspec.structs.replace(machine, phase="stopped", address="", wakes=True)])
+    rig.feed.wakes = machine
+    answer = await rig.get(f"nap.{DOMAIN}")
+    assert answer.status == 200
+    assert answer.header("server-timing").startswith("wake;dur=")
+    again = await rig.get(f"nap.{DOMAIN}")
+    assert (again.status, again.header("server-timing")) == (200, "")
+
+
+async def test_who_may_not_open_a_machine_does_not_wake_it(rig: Rig) -> None:
+    private = vm("hush", BOB)
+    await rig.feed.change(put_vms=[msgspec.structs.replace(private, phase="stopped", address="", wakes=True)])
+    rig.feed.asked.clear()
+    assert (await rig.get(f"hush.{DOMAIN}")).status == 401
+    assert rig.feed.asked == []

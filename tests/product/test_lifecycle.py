@@ -8,7 +8,7 @@ import pytest
 from tests.world import World, world
 from ussycode.access.facts import Caller, Role
 from ussycode.runtime.driver import Phase
-from ussycode.vms import lifecycle, samples, snapshots, store, trash
+from ussycode.vms import samples, snapshots, store, trash, waking
 
 
 @pytest.fixture
@@ -213,9 +213,9 @@ async def test_a_sleeping_vm_is_woken_only_when_it_is_marked(w: World, olive: Ca
     await w.does(olive, "new --name demo")
     await w.does(olive, "stop demo")
     (vm,) = w.driver.vms
-    assert (await lifecycle.wake(w.app, vm))[0] is False
+    assert (await waking.wake(w.app, vm))[0] is False
     await w.does(olive, "wake demo on")
-    assert await lifecycle.wake(w.app, vm) == (True, "")
+    assert await waking.wake(w.app, vm) == (True, "")
     assert await state(w, olive) == "running"
 
 

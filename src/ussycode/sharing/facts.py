@@ -72,7 +72,7 @@ def _shown(vm: Vm) -> bool:
 def _vm(vm: Vm, ports: Ports) -> EdgeVm:
     address = vm.address if vm.running else ""
     public = tuple(sorted(ports.public))
-    return EdgeVm(vm.id, vm.name, vm.owner, vm.status, address, vm.secret, ports.primary, public)
+    return EdgeVm(vm.id, vm.name, vm.owner, vm.status, address, vm.secret, ports.primary, public, vm.asleep)
 
 
 def _user(user: User) -> EdgeUser:

@@ -14,7 +14,7 @@ from ussycode.cmdline.spec import ACCOUNT, command, flag, rest, switch, vm, word
 from ussycode.ports import Attach, Ctx
 from ussycode.runtime.driver import Egress, Isolation
 from ussycode.runtime.images.registry_auth import Credentials, credentials
-from ussycode.vms import defaults, images, ops
+from ussycode.vms import defaults, images, ops, waking
 from ussycode.vms.lifecycle import MAX_COMMENT
 from ussycode.vms.model import Vm
 from ussycode.vms.policy import DEFAULT_SIZE as DEFAULT
@@ -314,7 +314,7 @@ class Ssh:
 @command("ssh", needs=Action.VM_SHELL, on=vm("vm"), examples=("ssh demo", "ssh demo uname -a", "ssh root@demo id"))
 async def ssh(ctx: Ctx, a: Ssh) -> Attach:
     """Open a shell in a VM, or run one command there."""
-    found = await ops.reachable(ctx.app, ctx.permit)
+    found = await waking.reachable(ctx.app, ctx.permit)
     user = a.vm.rpartition("@")[0] or a.login or ctx.app.images.login_user(found.image)
     return Attach(found.id, found.name, user, " ".join(a.command) if a.command else None)
 

@@ -1,7 +1,6 @@
 """Use cases of a VM's life: start, stop, pause, resume, sizes, words about it. All record a wish; none is a bypass."""
 from __future__ import annotations
 
-import secrets as chance
 from dataclasses import dataclass
 
 from ussycode.access.decide import Permit
@@ -13,6 +12,7 @@ from ussycode.runtime.driver import Egress, Phase, Power
 from ussycode.vms import ops, policy, store, trash
 from ussycode.vms.model import Vm
 from ussycode.vms.policy import Size
+from ussycode.vms.waking import fresh_boot
 
 STOP_SECONDS = 40.0
 """How long a command waits until a guest is down: its own grace, ours, and a little."""
@@ -52,20 +52,13 @@ async def start(app: App, permit: Permit) -> Vm:
         if vm.power is Power.RUNNING and vm.phase not in (Phase.STOPPED, Phase.FAILED):
             return vm
         _require_memory(tx, permit, vm)
-        store.update(tx, vm.id, power=Power.RUNNING, **_fresh_boot(vm))
+        store.update(tx, vm.id, power=Power.RUNNING, **fresh_boot(vm))
         tx.emit(Event("vm.started", permit.actor, vm.id, {"name": vm.name}))
         return ops.of(tx, permit)
 
     vm = await app.db.write(wish)
     app.nudge()
     return await ops.until_up(app, vm)
-
-
-def _fresh_boot(vm: Vm) -> dict[str, object]:
-    """What makes the next run a boot; a paused VM keeps boot and secret, since its guest knows them."""
-    if vm.power is Power.PAUSED and vm.phase is Phase.PAUSED:
-        return {}
-    return {"boot": vm.boot + 1, "secret": chance.token_hex(32)}
 
 
 async def stop(app: App, permit: Permit) -> Vm:
@@ -201,26 +194,3 @@ async def _change(app: App, permit: Permit, kind: str, values: dict[str, object]
 def _require_memory(tx: Tx, permit: Permit, vm: Vm) -> None:
     if vm.power is not Power.RUNNING:
         policy.require_memory(permit.caller.role, store.usage(tx, vm.owner), vm.memory_mib)
-
-
-async def wake(app: App, vm: str) -> tuple[bool, str]:
-    """Start a VM that is marked to be woken and sleeps; whether it runs now, and why not."""
-
-    def wish(tx: Tx) -> Vm | None:
-        found = store.by_id(tx, vm)
-        if found is None or not found.asleep:
-            return found
-        store.update(tx, vm, power=Power.RUNNING, **_fresh_boot(found))
-        tx.emit(Event("vm.woken", found.owner, vm, {"name": found.name}))
-        return store.by_id(tx, vm)
-
-    found = await app.db.write(wish)
-    if found is None:
-        return False, "this machine is gone"
-    app.nudge()
-    seconds = app.config.boot_timeout + 5.0
-    ended = (Phase.FAILED, Phase.STOPPED)
-    now = await ops.until(app, found, seconds, lambda v: v.running or (v.seen_boot == v.boot and v.phase in ended))
-    if now is not None and now.running:
-        return True, ""
-    return False, now.detail if now is not None else f"it did not answer within {seconds:.0f} s"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from ussycode.access.decide import Permit
 from ussycode.base import ids, names
 from ussycode.base.db import Tx
-from ussycode.base.errors import ErrorCode, Failure, Kind
+from ussycode.base.errors import ErrorCode, Kind
 from ussycode.base.events import SYSTEM, Event
 from ussycode.identity import store as identity
 from ussycode.ports import App
@@ -285,29 +285,6 @@ async def chosen_ports(app: App) -> dict[str, int]:
     """Primary port by VM id, of the VMs whose owner chose one; the others show their image's."""
     found = await app.db.read(ports.all_ports)
     return {vm: port for vm, rows in found.items() for port, (primary, _) in rows.items() if primary}
-
-
-async def reachable(app: App, permit: Permit) -> Vm:
-    """The VM behind a permit, when streams can be opened to it. Raises NOT_RUNNING with its state in words."""
-    vm = await _current(app, permit)
-    if vm.status == "starting":
-        vm = await _settled(app, vm)
-    if vm.status == "starting":
-        raise UNREACHED(name=vm.name, seconds=app.config.boot_timeout)
-    if not vm.running:
-        why = f" ({vm.detail})" if vm.detail else ""
-        raise NOT_RUNNING(name=vm.name, status=vm.status, why=why)
-    return vm
-
-
-async def _settled(app: App, vm: Vm) -> Vm:
-    try:
-        return await until_up(app, vm)
-    except Failure as failure:
-        if failure.error not in (NOT_UP, SLOW):
-            raise
-    now = await app.db.read(lambda tx: store.by_id(tx, vm.id))
-    return now or vm
 
 
 async def _current(app: App, permit: Permit) -> Vm:

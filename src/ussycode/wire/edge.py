@@ -26,6 +26,8 @@ class EdgeVm(msgspec.Struct, frozen=True):
     secret: str
     primary_port: int
     public_ports: tuple[int, ...] = ()
+    wakes: bool = False
+    """It sleeps, and a visitor who may open it starts it."""
 
 
 class EdgeUser(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ import asyncio
 import enum
 import re
 import time
+from contextlib import suppress
 from typing import cast
 
 from ussycode.doors.edge import pages
@@ -21,6 +22,7 @@ from ussycode.doors.edge.response import Response
 from ussycode.doors.edge.timed import NEVER
 from ussycode.doors.edge.upstream import Upstream
 from ussycode.doors.edge.verdicts import Verdict
+from ussycode.wire.edge import Wake
 
 HEAD_TIMEOUT = 10.0
 """Seconds for a request head, from its first byte; also for the first byte of a new connection."""
@@ -30,6 +32,8 @@ STALL_TIMEOUT = 300.0
 """Seconds without progress of a request body, or without the visitor taking a byte of a response."""
 ANSWER_TIMEOUT = 600.0
 """Seconds an app may think before its response head."""
+WAKE_SECONDS = 120.0
+"""Seconds a visitor waits for a machine that is being started; control gives up earlier."""
 MAX_AHEAD = 64 * 1024
 """Bytes read ahead of what can be passed on; then reading pauses."""
 MAX_LINGER = 1 << 20
@@ -59,7 +63,7 @@ class Phase(enum.Enum):
 
 # Python 3.11 reads an enum member through a descriptor, 100 ns each, and a request would do it 25 times.
 HEAD, DIAL, BUSY, TUNNEL, LINGER, GONE = Phase
-PLATFORM, VM = Outcome.PLATFORM, HostKind.VM
+PLATFORM, STOPPED, VM = Outcome.PLATFORM, Outcome.STOPPED, HostKind.VM
 
 
 class VisitorConnection(asyncio.BufferedProtocol):
@@ -68,7 +72,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_address", "_began", "_buffer", "_close", "_deaf", "_edge", "_framing", "_head", "_id", "_lingered",
         "_partial", "_phase", "_pool", "_repeated", "_request", "_sending_paused", "_sent", "_started", "_status",
-        "_transport", "_upstream", "_verdict", "deadline",
+        "_transport", "_upstream", "_verdict", "_woken", "deadline",
     )
 
     _request: Request | None
@@ -295,11 +299,28 @@ class VisitorConnection(asyncio.BufferedProtocol):
     def _judge(self, request: Request, credential: bytes | None) -> None:
         edge = self._edge
         verdict = self._verdict = edge.verdicts.get(request.hostname, credential)
+        vm = verdict.judgement.vm
+        if verdict.judgement.outcome is STOPPED and vm is not None and vm.wakes and not self._woken:
+            self._phase, self.deadline = DIAL, NEVER  # starting a machine has its own time
+            edge.spawn(self._wake(request, credential, vm.vm))
+            return
         pool = self._pool = self._destination(verdict, request)
         if pool is None:
             self._reply(_local(verdict, request, edge.settings.domain))
         else:
             self._proxy(verdict, request, pool)
+
+    async def _wake(self, request: Request, credential: bytes | None, vm: str) -> None:
+        """Have control start the machine while the visitor waits; then judge again, whatever came of it."""
+        began = time.perf_counter()
+        with suppress(Unanswered):
+            await self._edge.questions.ask(lambda number: Wake(number, vm), WAKE_SECONDS)
+        if self._phase is not DIAL or self._request is not request:
+            return
+        self._woken = time.perf_counter() - began
+        self._phase = HEAD
+        self._judge(request, credential)
+        self._pump()
 
     def _destination(self, verdict: Verdict, request: Request) -> Pool | None:
         if verdict.judgement.outcome is PLATFORM:
@@ -447,7 +468,8 @@ class VisitorConnection(asyncio.BufferedProtocol):
     # Answering
 
     def _extra(self) -> bytes:
-        return b"X-Request-Id: %b\r\n%b" % (self._id, self._edge.degraded)
+        timing = b"Server-Timing: wake;dur=%d\r\n" % (self._woken * 1000) if self._woken else b""
+        return b"X-Request-Id: %b\r\n%b%b" % (self._id, timing, self._edge.degraded)
 
     def _send(self, data: bytes) -> None:
         self._sent += len(data)
@@ -507,6 +529,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
         self._sent = 0
         self._close = False
         self._repeated = False
+        self._woken = 0.0
 
     def _drop(self, size: int) -> None:
         self._lingered += size

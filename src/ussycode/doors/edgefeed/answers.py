@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ussycode.ports import App
 from ussycode.sharing import ops as sharing
 from ussycode.tokens.verify import TokenVerifier
+from ussycode.vms import waking
 from ussycode.wire.edge import Answer, CheckToken, Question, Woken
 
 
@@ -21,4 +22,4 @@ class Answers:
         if isinstance(question, CheckToken):
             found = await sharing.facts_of(self.app, question.name)
             return await self.tokens.for_edge(question, found.vm if found else "")
-        return Woken(question.number, False, "nobody asked for this machine to be started by visits")
+        return Woken(question.number, *await waking.wake(self.app, question.vm))
