@@ -24,6 +24,10 @@ NO_IMAGE = ErrorCode(
     "image.missing", Kind.NOT_FOUND, "there is no image named {image} on this node",
     hint="the operator builds it: ussycode image build {image}",
 )
+NO_PAUSE = ErrorCode(
+    "vm.no-pause", Kind.UNAVAILABLE, "this node cannot write the memory of a VM to disk",
+    hint="stop it instead: its disk stays, its processes end",
+)
 
 
 class QemuDriver:
@@ -91,6 +95,14 @@ class QemuDriver:
         if machine is not None:
             async with machine.verbs:
                 await machine.stop()
+
+    async def pause(self, want: Want) -> None:
+        """Raises NO_PAUSE."""
+        raise NO_PAUSE()
+
+    async def resume(self, want: Want) -> None:
+        """Boot: there is never a memory to go on from."""
+        await self.start(want)
 
     async def destroy(self, vm: VmId) -> None:
         """Remove every trace; no error when there is none."""
