@@ -49,8 +49,8 @@ from ussycode.runtime.privileged.container_client import ContainerClient
 from ussycode.runtime.privileged.protocol import Accel
 from ussycode.tokens import ops as tokens_ops
 from ussycode.tokens.verify import TokenVerifier
+from ussycode.vms import firstboot, samples, snapshots, trash
 from ussycode.vms import ops as vms
-from ussycode.vms import samples, snapshots, trash
 from ussycode.wire.control import ControlSettings
 
 USES_SECONDS = 30.0
@@ -263,7 +263,7 @@ async def _look_after(app: App) -> None:
     """Samples, daily snapshots and the trash, each minute: what is not due costs one look."""
     while True:
         await asyncio.sleep(samples.INTERVAL)
-        for chore in (samples.take, snapshots.take_due, trash.expire):
+        for chore in (samples.take, snapshots.take_due, trash.expire, firstboot.deliver_all):
             try:
                 await chore(app)
             except Exception:  # the outermost frame of a chore: one that breaks must not end the others

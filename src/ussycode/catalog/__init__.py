@@ -6,15 +6,22 @@ from ussycode.catalog.builtin import exit_command, help_of
 from ussycode.cmdline.tree import Tree
 from ussycode.identity import commands as identity
 from ussycode.sharing import commands as sharing
-from ussycode.vms import account_commands, image_commands, keep_commands, lifecycle_commands
+from ussycode.vms import (
+    account_commands,
+    advice_commands,
+    image_commands,
+    keep_commands,
+    lifecycle_commands,
+    new_commands,
+)
 from ussycode.vms import commands as vms
 
 TREE: Tree = Tree.of(
-    ("VMs", (*vms.ALL, *lifecycle_commands.ALL)),
+    ("VMs", (*new_commands.ALL, *vms.ALL, *lifecycle_commands.ALL)),
     ("Kept", keep_commands.ALL),
     ("Images", image_commands.ALL),
     ("Sharing", sharing.ALL),
-    ("You", (*identity.ALL, *credentials.ALL, *account_commands.ALL)),
+    ("You", (*identity.ALL, *credentials.ALL, *account_commands.ALL, *advice_commands.ALL)),
     ("This lobby", (help_of(lambda: TREE), manual.doc, exit_command)),
     ("Your own machine", (clients.ssh_config, clients.completion, clients.complete_of(lambda: TREE))),
     ("Elsewhere", declined.ALL),

@@ -13,6 +13,7 @@ from ussycode.cmdline.tree import Tree
 from ussycode.config import Config
 from ussycode.ports import App, Ctx
 from ussycode.vms import ops as vms
+from ussycode.vms.projects import PROJECTS
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -157,5 +158,6 @@ class Values:
         """The values of one kind; none for a kind that has no list."""
         if kind == "image":
             return tuple(self.app.images.names())
-        known = {"vm": self.vms, "shell": SHELLS, "page": tuple(p.slug for p in manual.pages())}
+        known = {"vm": self.vms, "shell": SHELLS, "page": tuple(p.slug for p in manual.pages()),
+                 "project": tuple(PROJECTS)}
         return known.get(kind, ())

@@ -41,9 +41,11 @@ def word(parse: Parse, *, help: str, default: object = MISSING, many: bool = Fal
     return _field("word", parse, help, default, many, "", complete)
 
 
-def flag(parse: Parse, *, help: str, default: object = None, many: bool = False, complete: str = "") -> Any:
+def flag(
+    parse: Parse, *, help: str, default: object = None, many: bool = False, complete: str = "", short: str = "",
+) -> Any:
     """`--name VALUE` or `--name=VALUE`; `many` collects a tuple."""
-    return _field("flag", parse, help, () if many else default, many, "", complete)
+    return _field("flag", parse, help, () if many else default, many, short, complete)
 
 
 def switch(*, help: str, short: str = "", default: bool = False) -> Any:

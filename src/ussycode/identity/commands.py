@@ -21,6 +21,7 @@ BAD_KEY = ErrorCode(
     "key.bad", Kind.USAGE, "that is not a public key: {why}",
     hint="give the line of a .pub file, or pipe it: cat ~/.ssh/id_ed25519.pub | ssh … ssh-key add",
 )
+NO_TAG = ErrorCode("key.no_tag", Kind.USAGE, "name the tag, or use -d", hint="ssh-key tag {key} prod")
 
 
 def key_name(text: str) -> str:
@@ -117,7 +118,9 @@ class AddKey:
 @command("ssh-key add", needs=Action.ACCOUNT_CHANGE, on=ACCOUNT, examples=("ssh-key add ssh-ed25519 AAAA... laptop",))
 async def key_add(ctx: Ctx, a: AddKey) -> KeysView:
     """Register another SSH key; its comment becomes its name."""
-    text = " ".join(a.public_key) or (await ctx.talk.read_stdin(MAX_LINE)).decode(errors="replace")
+    text = " ".join(a.public_key)
+    if text in ("", "-", "/dev/stdin"):
+        text = (await ctx.talk.read_stdin(MAX_LINE)).decode(errors="replace")
     key = _read(text)
     made = await ops.add_key(ctx.app, ctx.permit, key, key.comment or key.fingerprint[7:19], a.tag)
     return KeysView((made,), ctx.caller.key, f"added {made.name} ({made.fingerprint})")
@@ -144,6 +147,26 @@ async def key_rename(ctx: Ctx, a: RenameKey) -> KeysView:
     made = await ops.rename_key(ctx.app, ctx.permit, a.old_name, a.new_name)
     keys = {k.id: k for k in await ops.list_keys(ctx.app, ctx.permit)}
     return KeysView((keys.get(made.id, made),), ctx.caller.key, f"{a.old_name} is now {a.new_name}")
+
+
+@dataclass(frozen=True)
+class TagKey:
+    """Arguments of `ssh-key tag`."""
+
+    key: str = word(str, help="name or fingerprint")
+    tag: str = word(key_tag, help="the tag; with -d none", default="")
+    delete: bool = switch(help="let the key reach everything of yours again", short="d")
+
+
+@command("ssh-key tag", needs=Action.ACCOUNT_CHANGE, on=ACCOUNT,
+         examples=("ssh-key tag laptop prod", "ssh-key tag -d laptop"))
+async def key_tag_command(ctx: Ctx, a: TagKey) -> KeysView:
+    """Let an SSH key reach only VMs with one tag; with -d, everything of yours again."""
+    if not a.tag and not a.delete:
+        raise NO_TAG(key=a.key)
+    made = await ops.tag_key(ctx.app, ctx.permit, a.key, "" if a.delete else a.tag)
+    reach = f"VMs tagged {made.tag}" if made.tag else "everything of yours"
+    return KeysView((made,), ctx.caller.key, f"{made.name} reaches {reach}")
 
 
 @dataclass(frozen=True)
@@ -207,4 +230,4 @@ async def logout(ctx: Ctx, a: Logout) -> SessionsView:
     return SessionsView((), f"{count} browser sessions ended" if a.all else "goodbye")
 
 
-ALL = (whoami, key_add, key_rename, browser, logout, *email_commands.ALL)
+ALL = (whoami, key_add, key_rename, key_tag_command, browser, logout, *email_commands.ALL)

@@ -32,6 +32,9 @@ LAST_KEY = ErrorCode(
     "key.last", Kind.CONFLICT, "that is your only key: without it you could never come back",
     hint="add another with ssh-key add first",
 )
+KEY_ALONE = ErrorCode(
+    "key.alone", Kind.CONFLICT, "no other key of yours would reach everything", hint="add one first: ssh-key add"
+)
 TOO_MANY_KEYS = ErrorCode("key.too_many", Kind.CONFLICT, "an account has at most {limit} keys", hint="remove one first")
 LINK_USED = ErrorCode(
     "link.used", Kind.UNAUTHENTICATED, "this sign-in link is used up or too old", hint="make a new one: {command}"
@@ -199,6 +202,21 @@ async def rename_key(app: App, permit: Permit, which: str, name: str) -> SshKey:
         return key
 
     return await app.db.write(rename)
+
+
+async def tag_key(app: App, permit: Permit, which: str, tag: str) -> SshKey:
+    """Let a key reach only VMs with `tag`, or everything with an empty one. Raises NO_SUCH_KEY or KEY_ALONE."""
+
+    def change(tx: Tx) -> SshKey:
+        mine = store.keys_of(tx, permit.actor)
+        key = _pick(mine, which)
+        if tag and not any(k.id != key.id and not k.tag for k in mine):
+            raise KEY_ALONE()
+        store.tag_key(tx, key.id, tag)
+        tx.emit(Event("key.tagged", permit.actor, permit.actor, {"fingerprint": key.fingerprint, "tag": tag}))
+        return replace(key, tag=tag)
+
+    return await app.db.write(change)
 
 
 def _pick(keys: Sequence[SshKey], which: str) -> SshKey:

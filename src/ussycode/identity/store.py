@@ -124,6 +124,11 @@ def rename_key(tx: Tx, key: str, name: str) -> None:
     tx.conn.execute(ssh_keys.update().where(ssh_keys.c.id == key), {"name": name})
 
 
+def tag_key(tx: Tx, key: str, tag: str) -> None:
+    """Limit a key to VMs with a tag; an empty one limits it no more."""
+    tx.conn.execute(ssh_keys.update().where(ssh_keys.c.id == key), {"tag": tag})
+
+
 def approved_role(tx: Tx, fingerprint: str) -> Role | None:
     """Role that a key not yet registered was approved for."""
     found = tx.conn.execute(sa.select(approved_keys.c.role).where(approved_keys.c.fingerprint == fingerprint)).scalar()

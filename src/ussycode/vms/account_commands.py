@@ -63,7 +63,7 @@ class Write:
     """Arguments of `defaults write`."""
 
     space: str = word(str, help="always dev.exe")
-    key: str = word(str, help="new.setup-script, new.env, new.image, new.memory, new.cpu or new.disk")
+    key: str = word(str, help="new.setup-script, new.env, new.image, new.memory, new.cpu, new.disk or new.file:PATH")
     value: str | None = word(str, help="the value; read from standard input when omitted", default=None)
 
 
@@ -100,9 +100,13 @@ async def defaults_read(ctx: Ctx, a: Read) -> DefaultsView:
 
 
 @command("defaults write", needs=Action.ACCOUNT_CHANGE, on=ACCOUNT,
-         examples=("defaults write dev.exe new.env EDITOR=vim",))
+         examples=("defaults write dev.exe new.env EDITOR=vim",
+                   "defaults write dev.exe new.file:~/AGENTS.md < AGENTS.md"))
 async def defaults_write(ctx: Ctx, a: Write) -> DefaultsView:
-    """Choose what your new VMs get when you say nothing else. new.env takes a KEY=VALUE a line."""
+    """Choose what your new VMs get when you say nothing else. new.env takes a KEY=VALUE a line.
+
+    new.file:PATH is a file that every new VM gets, below ~/ of its login user or at a place that user may write to.
+    """
     value = a.value
     if value is None or value in ("-", "/dev/stdin"):
         value = (await ctx.talk.read_stdin(defaults.MAX_VALUE + 1)).decode(errors="replace")
@@ -140,7 +144,7 @@ class WhyView:
         }
 
 
-@command("why", needs=Action.VM_READ, on=vm("vm"), reads_only=True, examples=("why demo",))
+@command("why", needs=Action.VM_READ, on=vm("vm"), reads_only=True, aliases=("vm-logs",), examples=("why demo",))
 async def why_command(ctx: Ctx, a: OneVm) -> WhyView:
     """Explain a VM's state: what happened last, what its console said, what to do."""
     return WhyView(await why.explain(ctx.app, ctx.permit))

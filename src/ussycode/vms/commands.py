@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ussycode.access.actions import Action
@@ -13,19 +13,13 @@ from ussycode.base.errors import ErrorCode, Failure, Kind, printable
 from ussycode.cmdline.spec import ACCOUNT, command, flag, rest, switch, vm, word
 from ussycode.ports import Attach, Ctx
 from ussycode.runtime.driver import Egress, Isolation
-from ussycode.runtime.images.registry_auth import Credentials, credentials
-from ussycode.vms import defaults, images, ops, waking
+from ussycode.vms import ops, waking
 from ussycode.vms.lifecycle import MAX_COMMENT
 from ussycode.vms.model import Vm
-from ussycode.vms.policy import DEFAULT_SIZE as DEFAULT
-from ussycode.vms.policy import Size
-from ussycode.vms.views import ListView, NewView, RemoveView, RenameView, RestartView, VmPlace
+from ussycode.vms.views import ListView, RemoveView, RenameView, RestartView, VmPlace
 
 IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}")
 FLAG_NOT_OFFERED = ErrorCode("new.flag_not_offered", Kind.FAILED, "{flag} is not offered: {why}", hint="leave it out")
-BAD_DEFAULT = ErrorCode(
-    "new.bad_default", Kind.USAGE, "your default {key} is not usable: {why}", hint="defaults write dev.exe {key} VALUE"
-)
 MAX_COMMAND = 4096
 """Characters of `--command`."""
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -80,9 +74,16 @@ def pattern(text: str) -> str:
 def ssh_target(text: str) -> str:
     """`[user@]vm`."""
     user, at, name = text.rpartition("@")
-    if at and not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", user):
-        raise ValueError("write VM or USER@VM")
+    if at:
+        login_name(user)
     target(name)
+    return text
+
+
+def login_name(text: str) -> str:
+    """A user in a VM."""
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", text):
+        raise ValueError("a user is a-z, 0-9, _ and -")
     return text
 
 
@@ -139,79 +140,15 @@ def egress_policy(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True)
-class New:
-    """Arguments of `new`."""
-
-    name: str | None = flag(names.vm_name, help="name; invented when omitted")
-    image: str | None = flag(image_name, help="image to boot, also one of a registry: alpine:3.20", complete="image")
-    registry_auth: Credentials | None = flag(  # noqa: RUF009 - a declaration
-        credentials, help="USER:PASSWORD for the image's registry",
-    )
-    command: tuple[str, ...] = flag(command_words, help="what to run instead of the image's own command", default=())
-    env: tuple[tuple[str, str], ...] = flag(env_pair, many=True, help="KEY=VALUE for everything that runs in the VM")
-    cpu: int | None = flag(vcpus, help="virtual CPUs; 1 when omitted")
-    memory: int | None = flag(mebibytes, help="memory: 512M, 2G, 4GB; 512M when omitted")
-    disk: int | None = flag(gibibytes, help="disk: 5G, 20GB; 5G when omitted")
-    comment: str = flag(comment_text, help="a note, at most 200 bytes", default="")
-    tag: tuple[str, ...] = flag(tag_names, help="a tag, or several with commas", many=True)
-    egress: str = flag(egress_policy, help="all, or integrations: only what the operator lists", default="all")
-    wake: bool = switch(help="a visit over SSH or HTTPS starts it when it is stopped or paused")
-    isolation: str = flag(wall, help="vm; or container, quicker, where the operator allows it", default="vm")
-    pool: str | None = flag(str, help="not offered: VMs share the operator's hosts")
-    no_pool: bool = switch(help="accepted; there are no pools")
-    standalone: bool = switch(help="not offered: VMs share the operator's hosts")
-    integration: tuple[str, ...] = flag(str, help="not offered yet", many=True)
-    no_email: bool = switch(help="send no mail about the new VM")
-
-
-def _with_defaults(a: New, kept: dict[str, str]) -> New:
-    """What the account wants of every new VM, where this line says nothing else."""
-    named = {name for name, _ in a.env}
-    env = [env_pair(line) for line in kept.get("new.env", "").splitlines() if line.strip()]
-    return replace(
-        a, env=(*(pair for pair in env if pair[0] not in named), *a.env), image=a.image or kept.get("new.image"),
-        cpu=a.cpu or _kept(kept, "new.cpu", vcpus), memory=a.memory or _kept(kept, "new.memory", mebibytes),
-        disk=a.disk or _kept(kept, "new.disk", gibibytes),
-    )
-
-
-def _kept(kept: dict[str, str], key: str, read: Callable[[str], int]) -> int | None:
-    if key not in kept:
-        return None
-    try:
-        return read(kept[key])
-    except ValueError as why:
-        raise BAD_DEFAULT(key=key, why=why) from None
-
-
-def _refuse_what_is_not_offered(a: New) -> None:
-    for name, given, why in (
-        ("--pool", a.pool, "VMs share the operator's hosts and are not bought in pools"),
-        ("--standalone", a.standalone, "VMs share the operator's hosts"),
-        ("--integration", a.integration, "VMs have no credentials lent to them so far"),
-    ):
+def unoffered(flags: Sequence[tuple[str, object, str]]) -> None:
+    """Raise FLAG_NOT_OFFERED for the first of (flag, what was given, why not) that was given."""
+    for name, given, why in flags:
         if given:
             raise FLAG_NOT_OFFERED(flag=name, why=why)
 
 
-@command("new", needs=Action.VM_CREATE, on=ACCOUNT, examples=("new", "new --name demo --env A=1 --env B='x y'"))
-async def new(ctx: Ctx, a: New) -> NewView:
-    """Create a VM and wait until it answers."""
-    _refuse_what_is_not_offered(a)
-    a = _with_defaults(a, await defaults.read(ctx.app, ctx.permit))
-    size = Size(a.cpu or DEFAULT.vcpus, a.memory or DEFAULT.memory_mib, a.disk or DEFAULT.disk_gib)
-    await ctx.talk.progress("booting " + (a.name or "a new VM"))
-    image = a.image or ctx.app.config.default_image
-    if image not in ctx.app.images.names():
-        await ops.require_room(ctx.app, ctx.permit, a.name, size)
-        image = await images.choose(ctx.app, ctx.permit, image, a.registry_auth, ctx.talk.progress)
-        await ctx.talk.progress("booting " + (a.name or "a new VM"))
-    tags = tuple(dict.fromkeys(t for some in a.tag for t in some))
-    made = await ops.create(ctx.app, ctx.permit, ops.Spec(
-        a.name, image, a.env, size, Isolation(a.isolation), a.command, a.comment, tags, Egress(a.egress), a.wake,
-    ))
-    return NewView(made, VmPlace.of(ctx.app.config, made.name), ctx.app.images.default_port(made.image))
+NO_POOLS = "VMs share the operator's hosts and are not bought in pools"
+NO_STANDALONE = "VMs share the operator's hosts"
 
 
 def grouping(text: str) -> str:
@@ -308,7 +245,7 @@ class Ssh:
 
     vm: str = word(ssh_target, help="VM or USER@VM", complete="vm")
     command: tuple[str, ...] = rest(help="what to run; a shell when omitted")
-    login: str | None = flag(str, help="user in the VM")
+    login: str | None = flag(login_name, help="user in the VM", short="l")
 
 
 @command("ssh", needs=Action.VM_SHELL, on=vm("vm"), examples=("ssh demo", "ssh demo uname -a", "ssh root@demo id"))
@@ -319,4 +256,4 @@ async def ssh(ctx: Ctx, a: Ssh) -> Attach:
     return Attach(found.id, found.name, user, " ".join(a.command) if a.command else None)
 
 
-ALL = (ls, new, rm, restart, rename, ssh)
+ALL = (ls, rm, restart, rename, ssh)

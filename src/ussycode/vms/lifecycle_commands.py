@@ -10,6 +10,8 @@ from ussycode.ports import Ctx
 from ussycode.runtime.driver import Egress
 from ussycode.vms import copies, lifecycle, samples
 from ussycode.vms.commands import (
+    NO_POOLS,
+    NO_STANDALONE,
     OneVm,
     comment_text,
     egress_policy,
@@ -17,6 +19,7 @@ from ussycode.vms.commands import (
     mebibytes,
     tag_name,
     target,
+    unoffered,
     vcpus,
 )
 from ussycode.vms.lifecycle_views import CopyView, FieldView, ResizeView, StateView, StatView
@@ -63,11 +66,16 @@ class Copy:
     memory: int | None = flag(mebibytes, help="memory of the copy")
     disk: int | None = flag(gibibytes, help="disk of the copy; never smaller than the source's")
     memory_too: bool = switch(help="copy the running programs as well, not the disk alone")
+    pool: str | None = flag(str, help="not offered: VMs share the operator's hosts")
+    standalone: bool = switch(help="not offered: VMs share the operator's hosts")
+    sandbox: bool = switch(help="not offered: VMs share the operator's hosts")
 
 
 @command("cp", needs=Action.VM_COPY, on=vm("source"), examples=("cp demo", "cp demo shop --memory 1G"))
 async def cp(ctx: Ctx, a: Copy) -> CopyView:
     """Make a new VM from another's disk as it is now, running or not."""
+    unoffered((("--pool", a.pool, NO_POOLS), ("--standalone", a.standalone, NO_STANDALONE),
+               ("--sandbox", a.sandbox, NO_STANDALONE)))
     began = ctx.app.clock.now()
     await ctx.talk.progress(f"copying {a.source}")
     wanted = copies.Wanted(a.name, a.copy_tags, a.cpu, a.memory, a.disk, a.memory_too)

@@ -15,8 +15,9 @@ from ussycode.identity import store as identity
 from ussycode.ports import App
 from ussycode.runtime.driver import Egress, Isolation, Origin, Phase, Power, Seen, Want
 from ussycode.runtime.isolation import NOT_ENABLED
-from ussycode.vms import policy, ports, store
+from ussycode.vms import firstboot, policy, ports, store
 from ussycode.vms import snapshot_store as snapshots
+from ussycode.vms.firstboot import Gifts
 from ussycode.vms.model import Vm
 from ussycode.vms.policy import Size
 
@@ -76,6 +77,7 @@ class Spec:
     egress: Egress = Egress.ALL
     wake: bool = False
     origin: Origin = field(default_factory=Origin)
+    gifts: Gifts = field(default_factory=Gifts)
 
 
 async def create(app: App, permit: Permit, spec: Spec) -> Vm:
@@ -102,6 +104,7 @@ def reserve(tx: Tx, permit: Permit, spec: Spec) -> Vm:
     policy.require_room(permit.caller.role, store.usage(tx, permit.actor), spec.size)
     vm = _new(tx, permit.actor, _free_name(tx, permit.actor, spec.name), spec)
     store.insert(tx, vm)
+    firstboot.keep(tx, vm.id, spec.gifts)
     tx.emit(Event("vm.created", permit.actor, vm.id, {"name": vm.name, "image": spec.image}))
     return vm
 

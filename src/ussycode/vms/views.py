@@ -37,12 +37,15 @@ class NewView:
     vm: Vm
     place: VmPlace
     proxy_port: int
+    error: str = ""
+    """It was made, but a later step failed."""
 
     def text(self, style: Style) -> str:
         """Name, shell and URL."""
         head = style.paint(self.vm.name, "green")
         web = f"{self.place.https_url} (port {self.proxy_port})"
-        return f"{head} is up\n  shell  {self.place.ssh_command}\n  web    {web}"
+        failed = f"\n{style.paint('but:', 'yellow')} {self.error}" if self.error else ""
+        return f"{head} is up\n  shell  {self.place.ssh_command}\n  web    {web}{failed}"
 
     def document(self) -> object:
         """The document of `new`."""
@@ -52,7 +55,7 @@ class NewView:
             "ssh_host": self.place.ssh_dest.partition("@")[2], "ssh_user": self.vm.name,
             "ssh_port": self.place.ssh_port, "https_url": self.place.https_url, "proxy_port": self.proxy_port,
             "created_at": rfc3339(self.vm.created_at), "egress_policy": self.vm.egress.value,
-        } | ({"comment": self.vm.comment} if self.vm.comment else {})
+        } | {name: value for name, value in (("comment", self.vm.comment), ("error", self.error)) if value}
 
 
 @dataclass(frozen=True)

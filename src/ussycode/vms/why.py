@@ -65,6 +65,7 @@ def _events(tx: Tx, vm: str) -> tuple[tuple[float, str], ...]:
 
 def _told(kind: str, data: dict[str, object]) -> str:
     if kind != "vm.observed":
-        return kind.replace("vm.", "").replace(".", " ")
+        plain = kind.replace("vm.", "").replace(".", " ").replace("_", " ")
+        return f"{plain}: {data['why']}" if data.get("why") else plain
     detail = f": {data['detail']}" if data.get("detail") else ""
     return f"seen {data.get('phase')}{detail}"
