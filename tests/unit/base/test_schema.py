@@ -5,7 +5,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-import ussycode.catalog  # noqa: F401 - declares every table
+import ussycode.catalog
+import ussycode.identity.lines  # noqa: F401 - with the catalogue it declares every table
 from ussycode.base.clock import ManualClock
 from ussycode.base.db import Database, metadata
 from ussycode.base.errors import Failure
