@@ -118,3 +118,77 @@ async def test_a_dumb_terminal_gets_no_escapes(place: SshWorld) -> None:
         tty.type("exit\r")
         await tty.ended()
         assert "\x1b" not in tty.all and "▶" not in tty.all
+
+
+async def test_lines_of_an_earlier_visit_come_back_with_the_arrow_keys(place: SshWorld) -> None:
+    olive = await place.member("olive")
+    async with olive.terminal("host") as tty:
+        await tty.until("▶ ")
+        tty.type("whoami --json\r")
+        await tty.until("user_id")
+        await tty.until("▶ ")
+        tty.type("\x04")
+        await tty.ended()
+    async with olive.terminal("host") as tty:
+        await tty.until("▶ ")
+        tty.type("typed\x1b[A")
+        await tty.until("whoami --json")
+        tty.type("\x1b[B")
+        await tty.until("typed")
+        tty.type("\x03")
+        await tty.until(r"\^C[\s\S]*▶ ")
+        tty.type("\x10\r")
+        await tty.until("user_id")
+
+
+async def test_a_paste_of_several_lines_waits_for_a_yes(place: SshWorld) -> None:
+    olive = await place.member("olive")
+    async with olive.terminal("host") as tty:
+        greeting = await tty.until("▶ ")
+        assert "\x1b[?2004h" in greeting
+        tty.type("\x1b[200~rm demo\nrm shop\x1b[201~")
+        await tty.until("2 pasted lines: Enter runs them, Ctrl-C forgets them")
+        tty.type("\x03")
+        assert "no VM named" not in await tty.until("forgotten[\\s\\S]*▶ ")
+        tty.type("\x1b[200~whoami\nnonsense\nhelp ls\x1b[201~")
+        await tty.until("3 pasted lines")
+        tty.type("\r")
+        await tty.until(r"olive\S* \(newbie\)")
+        assert "List your VMs" not in await tty.until("unknown command: nonsense[\\s\\S]*▶ ")
+        tty.type("\x1b[200~whoa\x1b[201~mi\r")
+        await tty.until(r"olive\S* \(newbie\)")
+        tty.type("exit\r")
+        await tty.ended()
+        assert tty.all.count("\x1b[?2004h") == tty.all.count("\x1b[?2004l")
+
+
+async def test_a_key_may_be_pasted_where_input_is_asked_for(place: SshWorld) -> None:
+    olive, other = await place.member("olive"), await place.stranger("laptop")
+    async with olive.terminal("host") as tty:
+        await tty.until("▶ ")
+        tty.type("ssh-key add\r")
+        await tty.until("ssh-key add")
+        tty.type(f"\x1b[200~{other.key.line} laptop\n\x1b[201~")
+        await tty.until("added laptop ")
+
+
+async def test_no_color_keeps_the_prompt_and_drops_the_colours(place: SshWorld) -> None:
+    olive = await place.member("olive")
+    async with olive.terminal("-o", "SetEnv=NO_COLOR=1", "host") as tty:
+        await tty.until("▶ ")
+        tty.type("help\r")
+        await tty.until("VMS[\\s\\S]*▶ ")
+        assert "\x1b[3" not in tty.all and "\x1b[1m" not in tty.all
+
+
+async def test_tab_knows_tags_and_flags(place: SshWorld) -> None:
+    olive = await place.member("olive")
+    await olive.ssh("host", "new", "--name", "demo", "--tag", "prod")
+    async with olive.terminal("host") as tty:
+        await tty.until("▶ ")
+        tty.type("tag -d demo pr\t")
+        await tty.until("tag -d demo prod ")
+        tty.type("\x15new --temp\t")
+        await tty.until("new --template ")
+        tty.type("st\t")
+        await tty.until("static ")

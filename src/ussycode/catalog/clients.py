@@ -142,22 +142,24 @@ def complete_of(tree: Callable[[], Tree]) -> Command:
     async def complete_line(ctx: Ctx, a: Complete) -> Candidates:
         """Print what Tab would offer at the end of a line; for completion scripts."""
         mine = await vms.mine(ctx.app, ctx.permit)
-        return Candidates(complete(tree(), a.line, Values(ctx.app, tuple(vm.name for vm in mine))))
+        tags = tuple(sorted({tag for vm in mine for tag in vm.tags}))
+        return Candidates(complete(tree(), a.line, Values(ctx.app, tuple(vm.name for vm in mine), tags)))
 
     return complete_line
 
 
 @dataclass(frozen=True)
 class Values:
-    """Values that Tab offers, by kind. `vms` are the caller's."""
+    """Values that Tab offers, by kind. `vms` are the caller's, and `tags` those on them."""
 
     app: App
     vms: tuple[str, ...]
+    tags: tuple[str, ...] = ()
 
     def __call__(self, kind: str) -> tuple[str, ...]:
         """The values of one kind; none for a kind that has no list."""
         if kind == "image":
             return tuple(self.app.images.names())
-        known = {"vm": self.vms, "shell": SHELLS, "page": tuple(p.slug for p in manual.pages()),
+        known = {"vm": self.vms, "tag": self.tags, "shell": SHELLS, "page": tuple(p.slug for p in manual.pages()),
                  "project": tuple(PROJECTS)}
         return known.get(kind, ())

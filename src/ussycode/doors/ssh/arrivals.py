@@ -9,7 +9,7 @@ from ussycode.base import names
 from ussycode.base.errors import ErrorCode, Failure, Kind, printable
 from ussycode.doors.ssh.routes import login_name
 from ussycode.doors.ssh.screen import Screen
-from ussycode.doors.ssh.session import Key
+from ussycode.doors.ssh.session import Line
 from ussycode.identity import ops
 from ussycode.identity.keys import PublicKey
 from ussycode.identity.model import User
@@ -76,7 +76,7 @@ class Arrival:
         for _ in range(TRIES):
             await self.screen.say("  > handle: ", end="")
             line = await self.screen.session.read_line()
-            if isinstance(line, Key):
+            if not isinstance(line, Line):
                 await self.screen.say("\n  goodbye.")
                 return None
             if await self._settled(line.text.strip().lower(), settle):

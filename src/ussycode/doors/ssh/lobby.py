@@ -14,8 +14,10 @@ from ussycode.cmdline.complete import complete
 from ussycode.doors.ssh import answers
 from ussycode.doors.ssh.answers import Stopped
 from ussycode.doors.ssh.attach import Guests
+from ussycode.doors.ssh.keyboard import PASTE_OFF, PASTE_ON, Keyboard
 from ussycode.doors.ssh.screen import Screen
-from ussycode.doors.ssh.session import Ended, Key, Session
+from ussycode.doors.ssh.session import Ended, Key, Line, Pasted, Session
+from ussycode.identity import lines
 from ussycode.ports import App
 from ussycode.vms import ops as vms
 from ussycode.vms.model import Vm
@@ -99,16 +101,31 @@ class Prompt:
     def __init__(self, lobby: Lobby) -> None:
         self.lobby = lobby
         self.session, self.screen = lobby.session, lobby.screen
-        self._names: list[str] = []
+        self._names: list[Vm] = []
+        self.keyboard = Keyboard(self.session, ())
         style = self.screen.style
         self.prompt = style.paint("ussycode", "magenta") + " ▶ " if self.screen.fancy else "ussycode > "
 
     async def serve(self) -> Ended:
         """Greet, then run lines until `exit` or Ctrl-D."""
         await self._greet()
+        caller = await self.lobby.caller()
+        self.keyboard = Keyboard(self.session, await lines.remembered(self.lobby.app, caller.user) if caller else [])
         self.session.chan.register_key("\t", self._tab)
+        self.keyboard.attach()
+        self._mark_pastes(True)
+        try:
+            return await self._lines()
+        finally:
+            self._mark_pastes(False)
+
+    def _mark_pastes(self, on: bool) -> None:
+        if self.screen.fancy and not self.session.gone:
+            self.session.raw.write(PASTE_ON if on else PASTE_OFF)
+
+    async def _lines(self) -> Ended:
         while True:
-            self._names = [v.name for v in await self.lobby.mine()]
+            self._names = await self.lobby.mine()
             await self.screen.say(self.prompt, end="")
             line = await self.session.read_line()
             if line is Key.EOF:
@@ -117,11 +134,43 @@ class Prompt:
             if isinstance(line, Key):
                 await self.screen.say("^C")
                 continue
-            if not line.shown:
-                await self.screen.say(line.text)
-            ended, leave = await self.lobby.answer(line.text)
+            if isinstance(line, Pasted):
+                ended, leave = await self._paste(line)
+            else:
+                ended, leave = await self._line(line)
             if leave:
                 return ended
+
+    async def _line(self, line: Line) -> tuple[Ended, bool]:
+        if not line.shown:
+            await self.screen.say(line.text)
+        return await self._do(line.text)
+
+    async def _do(self, text: str) -> tuple[Ended, bool]:
+        self.keyboard.entered(text)
+        caller = await self.lobby.caller()
+        if caller is not None:
+            await lines.remember(self.lobby.app, caller.user, text)
+        self._mark_pastes(False)  # whatever runs may hand the terminal to a shell
+        ended = await self.lobby.answer(text)
+        self._mark_pastes(True)
+        return ended
+
+    async def _paste(self, pasted: Pasted) -> tuple[Ended, bool]:
+        """Run pasted lines one after the other once Enter says so; the first that fails ends it."""
+        cut = f" (only the first {len(pasted.lines)} are taken)" if pasted.cut else ""
+        wanted = [line for line in pasted.lines if line.strip()]
+        await self.screen.say(f"{len(wanted)} pasted lines{cut}: Enter runs them, Ctrl-C forgets them. ", end="")
+        answer = await self.session.read_line()
+        if not isinstance(answer, Line) or answer.text.strip():
+            await self.screen.say("forgotten")
+            return 0, answer is Key.EOF
+        for line in wanted:
+            await self.screen.say(self.prompt + line)
+            ended, leave = await self._do(line)
+            if ended or leave:
+                return ended, leave
+        return 0, False
 
     async def _greet(self) -> None:
         caller = await self.lobby.caller()
@@ -150,7 +199,8 @@ class Prompt:
         return typed + after, len(typed)
 
     def _values(self, kind: str) -> Sequence[str]:
-        return Values(self.lobby.app, tuple(self._names))(kind)
+        tags = sorted({tag for vm in self._names for tag in vm.tags})
+        return Values(self.lobby.app, tuple(vm.name for vm in self._names), tuple(tags))(kind)
 
 
 def _common(found: Sequence[str]) -> str:

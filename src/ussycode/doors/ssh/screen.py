@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from ussycode.base.errors import Failure
 from ussycode.cmdline.render import Style, failure_text
-from ussycode.doors.ssh.session import Key, Session
+from ussycode.doors.ssh.session import Key, Pasted, Session
 
 QUIET_SECONDS = 0.5
 """How long a command may take before a progress line appears."""
@@ -33,6 +33,7 @@ class Screen:
         self.session = session
         terminal = session.terminal
         self.fancy = terminal is not None and terminal.fancy
+        self.colour = self.fancy and not session.env.get(b"NO_COLOR")
         self._progress = ""
 
     @property
@@ -44,11 +45,11 @@ class Screen:
     def style(self) -> Style:
         """How text may look here, at the width of this moment."""
         width = self.session.size[0] if self.tty else 80
-        return Style(min(max(width, 20), 500) if width else 80, self.fancy)
+        return Style(min(max(width, 20), 500) if width else 80, self.colour)
 
     async def say(self, text: str, end: str = "\n") -> None:
         """Show `text` on standard output."""
-        tamed = tame(text, self.fancy) + end
+        tamed = tame(text, self.colour) + end
         if self.session.editing:
             if not self.session.gone:
                 self.session.chan.write(tamed)
@@ -65,7 +66,7 @@ class Screen:
         if self.session.editing:
             await self.say(text)
             return
-        await self.session.write(self._bytes(tame(text, self.fancy) + "\n"), stderr=True)
+        await self.session.write(self._bytes(tame(text, self.colour) + "\n"), stderr=True)
 
     def _bytes(self, text: str) -> bytes:
         # No terminal driver sits between us and a client's raw terminal, so we are the ones to add CR.
@@ -82,6 +83,8 @@ class Screen:
         self.session.echo(True)
         line = await self.session.read_line()
         self.session.echo(False)
+        if isinstance(line, Pasted):
+            return "\n".join(line.lines).encode()[:limit]
         return b"" if isinstance(line, Key) else line.text.encode()[:limit]
 
     @asynccontextmanager

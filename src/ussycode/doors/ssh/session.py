@@ -4,7 +4,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncssh
@@ -17,6 +17,8 @@ Ended = int | str
 """How a session ended: an exit status, or the name of a signal without SIG."""
 DUMB = frozenset({"dumb", "unknown", ""})
 """Terminal types that are sent no escapes."""
+MAX_PASTED = 200
+"""Lines of one paste that are taken."""
 SIGNALS_HELD = 16
 """Signals kept for a program that is slow to take them; more are dropped."""
 
@@ -58,6 +60,21 @@ class Line:
     shown: bool
 
 
+@dataclass
+class Pasted:
+    """Lines that came in one paste; `cut` when there were more than are taken."""
+
+    lines: list[str] = field(default_factory=list)
+    cut: bool = False
+
+    def add(self, line: str) -> None:
+        """One more line, while there is room."""
+        if len(self.lines) < MAX_PASTED and sum(map(len, self.lines)) + len(line) <= MAX_LINE:
+            self.lines.append(line)
+        else:
+            self.cut = True
+
+
 class Session(End, asyncssh.SSHServerSession[Any]):
     """A channel in one of two modes: bytes, or lines through asyncssh's editor when `edits` says so.
 
@@ -73,6 +90,8 @@ class Session(End, asyncssh.SSHServerSession[Any]):
         self.asked = Asked()
         self.terminal: Terminal | None = None
         self.editing = False
+        self.pasted: Pasted | None = None
+        """A paste that is under way."""
         self.on_interrupt: Callable[[], object] | None = None
         self.on_resize: Callable[[], object] | None = None
         self.on_signal: Callable[[str], object] | None = None
@@ -121,10 +140,23 @@ class Session(End, asyncssh.SSHServerSession[Any]):
     def data_received(self, data: Any, datatype: object) -> None:
         """Keep a line of the editor, or bytes."""
         if self.editing and isinstance(data, str):
+            if self.pasted is not None:
+                self.pasted.add(data.rstrip("\n"))
+                return
             data = Line(data.rstrip("\n"), self._echo)
         elif self.terminal is not None and self.on_interrupt is not None and b"\x03" in data:
             self.on_interrupt()
         self._put(data.encode(errors="replace") if isinstance(data, str) else data)
+
+    def end_paste(self, rest: str) -> bool:
+        """A paste is over, `rest` of it being on the line still; whether it was more than one line."""
+        pasted, self.pasted = self.pasted, None
+        if pasted is None or not pasted.lines:
+            return False
+        if rest.strip():
+            pasted.add(rest)
+        self._put(pasted)
+        return True
 
     def soft_eof_received(self) -> None:
         """Ctrl-D on an empty line."""
@@ -162,18 +194,20 @@ class Session(End, asyncssh.SSHServerSession[Any]):
 
     # What serves it calls -----------------------------------------------------------------------------------------
 
-    async def read_line(self) -> Line | Key:
-        """Next line or key from the editor. `Key.EOF` once the client left."""
+    async def read_line(self) -> Line | Key | Pasted:
+        """Next line, key or paste from the editor. `Key.EOF` once the client left."""
         item = await self._take()
         if isinstance(item, bytes):
             return Line(item.decode(errors="replace").rstrip("\n"), False)
-        return item if isinstance(item, Line | Key) else Key.EOF
+        return item if isinstance(item, Line | Key | Pasted) else Key.EOF
 
     async def read(self) -> bytes:
         """Next bytes; what was typed as lines before the editor was left counts too."""
         item = await self._take()
         if isinstance(item, Line):
             return item.text.encode(errors="replace") + b"\n"
+        if isinstance(item, Pasted):
+            return "\n".join(item.lines).encode(errors="replace") + b"\n"
         return b"\x04" if item is Key.EOF else b"\x03" if item is Key.BREAK else item or b""
 
     async def read_all(self, limit: int) -> bytes:
