@@ -1,14 +1,19 @@
 """Writes docs/reference from the declarations. `--check` fails when a page is not what the code says."""
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ussycode.base.errors import DECLARED
 from ussycode.catalog import COMMANDS
 from ussycode.cli.main import parser
 from ussycode.cmdline.help import one
-from ussycode.cmdline.render import PLAIN
+from ussycode.cmdline.render import PLAIN, ErrorDocument
+from ussycode.cmdline.schema import of, reply
 from ussycode.config import SETTINGS
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
@@ -55,15 +60,32 @@ def operator() -> str:
     return "\n".join(["# Operator verbs", "", NOTE, "```", *lines, "```", ""])
 
 
-PAGES = {"commands.md": commands, "settings.md": settings, "errors.md": errors, "operator.md": operator}
+def schemas() -> dict[str, Callable[[], str]]:
+    """A JSON Schema for each command's document, and one for a failure."""
+    found = {c.name.replace(" ", "-"): reply(c) for c in COMMANDS}
+    named = {name: schema for name, schema in found.items() if schema} | {"error": of([ErrorDocument], "error")}
+    return {f"schemas/{name}.json": partial(_json, schema) for name, schema in named.items()}
+
+
+def _json(schema: dict[str, Any]) -> str:
+    return json.dumps(schema, indent=1, sort_keys=True) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "commands.md": commands, "settings.md": settings, "errors.md": errors, "operator.md": operator, **schemas(),
+}
 
 
 def main(check: bool) -> int:
     """Write or compare all pages; the exit status."""
-    REFERENCE.mkdir(exist_ok=True)
-    stale = [n for n, make in PAGES.items() if not (REFERENCE / n).exists() or (REFERENCE / n).read_text() != make()]
+    (REFERENCE / "schemas").mkdir(parents=True, exist_ok=True)
+    gone = [p for p in (REFERENCE / "schemas").glob("*.json") if f"schemas/{p.name}" not in PAGES]
+    stale = [p.name for p in gone]
+    stale += [n for n, make in PAGES.items() if not (REFERENCE / n).exists() or (REFERENCE / n).read_text() != make()]
     if not check:
-        for name in stale:
+        for path in gone:
+            path.unlink()
+        for name in stale[len(gone):]:
             (REFERENCE / name).write_text(PAGES[name]())
     print(f"stale: {', '.join(stale)}; run make docs" if check and stale else "docs/reference is what the code says")
     return int(check and bool(stale))

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 from ussycode.access.actions import Action
 from ussycode.cmdline import help as pages
@@ -36,6 +37,12 @@ class Exit:
     """No arguments."""
 
 
+class GoodbyeDocument(TypedDict):
+    """`exit`."""
+
+    status: Literal["goodbye"]
+
+
 @dataclass(frozen=True)
 class Goodbye:
     """Ends a lobby session."""
@@ -44,7 +51,7 @@ class Goodbye:
         """One word."""
         return "goodbye"
 
-    def document(self) -> object:
+    def document(self) -> GoodbyeDocument:
         """The document of `exit`."""
         return {"status": "goodbye"}
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, NotRequired, TypedDict, cast
 
 from ussycode.access.actions import Action
 from ussycode.catalog import manual
@@ -30,20 +31,34 @@ class Nothing:
     """No arguments."""
 
 
+class FileDocument(TypedDict):
+    """A file, under what it is."""
+
+    ssh_config: NotRequired[str]
+    script: NotRequired[str]
+    known_hosts: NotRequired[str]
+
+
+class CandidatesDocument(TypedDict):
+    """`complete`."""
+
+    candidates: list[str]
+
+
 @dataclass(frozen=True)
 class FileView:
     """A file for the caller's machine, printed as it is to be kept."""
 
-    kind: str
+    kind: Literal["ssh_config", "script", "known_hosts"]
     content: str
 
     def text(self, style: Style) -> str:
         """The file and nothing else, so that it can be redirected."""
         return self.content.rstrip("\n")
 
-    def document(self) -> object:
+    def document(self) -> FileDocument:
         """The file under its kind."""
-        return {self.kind: self.content}
+        return cast(FileDocument, {self.kind: self.content})
 
 
 @command("ssh-config", needs=Action.VM_LIST, on=ACCOUNT, reads_only=True,
@@ -130,7 +145,7 @@ class Candidates:
         """One a line."""
         return "\n".join(self.words)
 
-    def document(self) -> object:
+    def document(self) -> CandidatesDocument:
         """The document of `complete`."""
         return {"candidates": list(self.words)}
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NoReturn, TypedDict
 
 from ussycode.access.actions import Action
 from ussycode.base.errors import ErrorCode, Kind
@@ -50,7 +51,7 @@ DECLINED = (
 
 def _declared(declined: Declined) -> Command:
     @command(declined.name, needs=Action.NOTHING, on=NOTHING, reads_only=True, aliases=declined.aliases)
-    async def refuse(ctx: Ctx, a: Anything) -> RegionView:
+    async def refuse(ctx: Ctx, a: Anything) -> NoReturn:
         raise declined.error(command=declined.name, why=declined.why, instead=declined.instead)
 
     refuse.handler.__doc__ = f"Not offered: {declined.why}."
@@ -64,6 +65,13 @@ class Region:
     region: str = word(str, help="the region's code; this platform has `local` alone")
 
 
+class RegionDocument(TypedDict):
+    """`set-region`."""
+
+    region: str
+    region_display: str
+
+
 @dataclass(frozen=True)
 class RegionView:
     """The region that is in force."""
@@ -74,7 +82,7 @@ class RegionView:
         """One line."""
         return f"region {self.region}: every VM runs there"
 
-    def document(self) -> object:
+    def document(self) -> RegionDocument:
         """The document of `set-region`."""
         return {"region": self.region, "region_display": "this host"}
 

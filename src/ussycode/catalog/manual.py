@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from ussycode.access.actions import Action
 from ussycode.base.errors import ErrorCode, Kind
@@ -77,6 +78,27 @@ class Doc:
     )
 
 
+class PageItem(TypedDict):
+    """One page of the list."""
+
+    slug: str
+    title: str
+
+
+class PagesDocument(TypedDict):
+    """`doc`: the list of pages."""
+
+    pages: list[PageItem]
+
+
+class PageDocument(TypedDict):
+    """`doc PAGE`: the page itself."""
+
+    slug: str
+    title: str
+    markdown: str
+
+
 @dataclass(frozen=True)
 class DocView:
     """One page, or a list of them."""
@@ -91,10 +113,12 @@ class DocView:
         (one,) = self.found
         return f"{style.paint(one.title, 'bold')} (doc {one.slug})\n\n{one.text.rstrip()}"
 
-    def document(self) -> object:
+    def document(self) -> PagesDocument | PageDocument:
         """The document of `doc`."""
-        items = [{"slug": p.slug, "title": p.title} for p in self.found]
-        return {"pages": items} if not self.whole else {**items[0], "markdown": self.found[0].text}
+        if not self.whole:
+            return {"pages": [{"slug": p.slug, "title": p.title} for p in self.found]}
+        (one,) = self.found
+        return {"slug": one.slug, "title": one.title, "markdown": one.text}
 
 
 @command("doc", needs=Action.NOTHING, on=NOTHING, reads_only=True, examples=("doc", "doc first-vm", "doc token"))

@@ -4,14 +4,44 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, NotRequired, TypedDict
 
 from ussycode.cmdline.parse import usage
 from ussycode.cmdline.render import Style
+from ussycode.cmdline.schema import reply
 from ussycode.cmdline.spec import Command, Param
 from ussycode.cmdline.tree import Tree
 
 WIDTH = 80
 """Columns that every help page fits into."""
+
+
+class ArgumentDocument(TypedDict):
+    """One argument; a flag by how it is typed, the others by their place."""
+
+    name: str
+    kind: Literal["word", "flag", "switch", "rest"]
+    help: str
+    required: bool
+    repeatable: bool
+
+
+class CommandDocument(TypedDict):
+    """One command; `reply` is the JSON Schema of its document, told when only one command is asked about."""
+
+    name: str
+    summary: str
+    usage: str
+    arguments: list[ArgumentDocument]
+    aliases: list[str]
+    examples: list[str]
+    reply: NotRequired[dict[str, Any]]
+
+
+class HelpDocument(TypedDict):
+    """`help`, and any command with --help."""
+
+    commands: list[CommandDocument]
 
 
 @dataclass(frozen=True)
@@ -32,9 +62,12 @@ class HelpPage:
             return one(self.commands[0], style)
         return several(self.sections, style)
 
-    def document(self) -> object:
+    def document(self) -> HelpDocument:
         """Flags and examples for a machine."""
-        return {"commands": [describe(c) for c in self.commands]}
+        told = [describe(c) for c in self.commands]
+        if len(self.commands) == 1 and (schema := reply(self.commands[0])):
+            told[0]["reply"] = schema
+        return {"commands": told}
 
 
 def page(tree: Tree, words: Sequence[str]) -> HelpPage:
@@ -85,9 +118,9 @@ def one(command: Command, style: Style) -> str:
     return "\n".join(parts)
 
 
-def describe(command: Command) -> dict[str, object]:
+def describe(command: Command) -> CommandDocument:
     """One command as plain values."""
-    flags = [
+    flags: list[ArgumentDocument] = [
         {"name": p.flag if p.kind in ("flag", "switch") else p.name, "kind": p.kind, "help": p.help,
          "required": p.required, "repeatable": p.many}
         for p in command.params

@@ -3,11 +3,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NotRequired, Protocol, TypedDict
 
 from ussycode.base.errors import Failure, printable
 
 COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "magenta": "35"}
+
+
+class ErrorDocument(TypedDict):
+    """A failure; the last three where they were asked for, and always over SSH."""
+
+    error: str
+    code: NotRequired[str]
+    hint: NotRequired[str]
+    request_id: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -52,9 +61,9 @@ def failure_text(failure: Failure, style: Style) -> str:
     return f"{said}\n{style.paint('hint: ', 'dim')}{failure.hint}" if failure.hint else said
 
 
-def failure_document(failure: Failure, request_id: str = "", rich: bool = False) -> dict[str, str]:
+def failure_document(failure: Failure, request_id: str = "", rich: bool = False) -> ErrorDocument:
     """`{"error": sentence}`; with `rich` also `code`, `hint` and `request_id`."""
-    plain = {"error": failure.sentence}
-    if not rich:
-        return plain
-    return plain | {"code": failure.code, "hint": failure.hint, "request_id": request_id}
+    made: ErrorDocument = {"error": failure.sentence}
+    if rich:
+        made.update({"code": failure.code, "hint": failure.hint, "request_id": request_id})
+    return made

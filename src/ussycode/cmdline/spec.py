@@ -6,7 +6,7 @@ import inspect
 import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 Parse = Callable[[str], Any]
 """Turns one word into a value; raises ValueError with a sentence, or a declared Failure."""
@@ -19,7 +19,7 @@ class Param:
     """One argument of a command, read off a dataclass field."""
 
     name: str
-    kind: str
+    kind: Literal["word", "flag", "switch", "rest"]
     """`word` (positional), `flag` (takes a value), `switch` (yes or no), `rest` (all words that follow)."""
     parse: Parse
     help: str

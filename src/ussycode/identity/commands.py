@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import segno
 
@@ -12,6 +13,7 @@ from ussycode.base.errors import ErrorCode, Kind, printable
 from ussycode.cmdline.render import Style, table
 from ussycode.cmdline.spec import ACCOUNT, command, flag, switch, word
 from ussycode.identity import email_commands, ops, sessions
+from ussycode.identity.documents import KeyDocument, KeysDocument, LinkDocument, WhoDocument
 from ussycode.identity.email_commands import SessionsView
 from ussycode.identity.keys import MAX_LINE, PublicKey, read_public_key
 from ussycode.identity.model import SshKey
@@ -60,16 +62,22 @@ class KeysView:
                 for k in self.keys]
         return table(["NAME", "FINGERPRINT", "ADDED", "THIS"], rows, style)
 
-    def items(self) -> list[dict[str, object]]:
+    def items(self) -> list[KeyDocument]:
         """Keys as plain values."""
-        return [
-            {"name": k.name, "public_key": k.public_key, "fingerprint": k.fingerprint,
-             "current": k.fingerprint == self.current}
-            | ({"tag": k.tag} if k.tag else {}) | ({"last_used_at": rfc3339(k.last_used)} if k.last_used else {})
-            for k in self.keys
-        ]
+        return [self._item(k) for k in self.keys]
 
-    def document(self) -> object:
+    def _item(self, key: SshKey) -> KeyDocument:
+        item: KeyDocument = {
+            "name": key.name, "public_key": key.public_key, "fingerprint": key.fingerprint,
+            "current": key.fingerprint == self.current,
+        }
+        if key.tag:
+            item["tag"] = key.tag
+        if key.last_used:
+            item["last_used_at"] = rfc3339(key.last_used)
+        return item
+
+    def document(self) -> KeysDocument:
         """The document of `ssh-key`."""
         return {"ssh_keys": self.items()}
 
@@ -80,7 +88,7 @@ class WhoView:
 
     user: str
     handle: str
-    role: str
+    role: Literal["newbie", "citizen", "operator", "admin"]
     email: str
     keys: KeysView
 
@@ -89,7 +97,7 @@ class WhoView:
         mail = f"\n  email  {self.email}" if self.email else ""
         return f"{style.paint(self.handle, 'green')} ({self.role}){mail}\n  keys   {len(self.keys.keys)}"
 
-    def document(self) -> object:
+    def document(self) -> WhoDocument:
         """The document of `whoami`."""
         return {
             "email": self.email, "region": "local", "region_display": "this host", "ssh_keys": self.keys.items(),
@@ -190,7 +198,7 @@ class LinkView:
         said = f"{self.url}\n(signs in the browser that opens it; once, within {ops.LINK_SECONDS // 60} minutes)"
         return f"{_drawn(self.url)}\n{said}" if self.qr else said
 
-    def document(self) -> object:
+    def document(self) -> LinkDocument:
         """The document of `browser`."""
         return {"url": self.url, "expires_in": ops.LINK_SECONDS}
 

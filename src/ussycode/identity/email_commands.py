@@ -10,6 +10,7 @@ from ussycode.cmdline.render import Style, table
 from ussycode.cmdline.spec import ACCOUNT, command, word
 from ussycode.identity import emails
 from ussycode.identity.addresses import Address
+from ussycode.identity.documents import AddressesDocument, InvitedDocument, SessionsDocument
 from ussycode.identity.model import Session
 from ussycode.ports import Ctx
 
@@ -52,7 +53,7 @@ class AddressesView:
                 for a in self.addresses]
         return table(["ADDRESS", "VERIFIED", "PRIMARY"], rows, style)
 
-    def document(self) -> object:
+    def document(self) -> AddressesDocument:
         """The document of `email`."""
         return {"email": self.primary, "addresses": [
             {"address": a.address, "verified": bool(a.verified_at), "primary": a.address == self.primary}
@@ -109,7 +110,7 @@ class InvitedView:
         """One line."""
         return f"{self.address} is invited"
 
-    def document(self) -> object:
+    def document(self) -> InvitedDocument:
         """The document of `invite`."""
         return {"status": "invited", "email": self.address}
 
@@ -135,7 +136,7 @@ class SessionsView:
                  printable(s.agent, 60)] for s in self.sessions]
         return table(["SESSION", "SIGNED IN", "LAST USED", "ENDS", "BROWSER"], rows, style)
 
-    def document(self) -> object:
+    def document(self) -> SessionsDocument:
         """The document of `browser --list`."""
         return {"sessions": [
             {"id": s.name, "created_at": rfc3339(s.created_at), "last_used_at": rfc3339(s.last_used),

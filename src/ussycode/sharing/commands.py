@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 from ussycode.access.actions import Action
 from ussycode.cmdline.render import Style
@@ -19,6 +20,42 @@ def port_number(text: str) -> int:
     return int(text)
 
 
+class PortDocument(TypedDict):
+    """One port that has a visibility of its own."""
+
+    port: int
+    share: str
+
+
+class ShareDocument(TypedDict):
+    """`share show`."""
+
+    vm_name: str
+    status: str
+    port: int
+    url: str
+    users: list[dict[str, str]]
+    links: list[dict[str, str]]
+    teams: list[dict[str, str]]
+    team_access: bool
+    team_ssh: bool
+    team_shelley: bool
+    ports: list[PortDocument]
+    domains: list[str]
+
+
+class VisibilityDocument(TypedDict):
+    """`share port`, `set-public` and `set-private`; what follows `share` is there after a change."""
+
+    vm_name: str
+    port: int
+    share: str
+    status: NotRequired[str]
+    team_access: NotRequired[bool]
+    team_ssh: NotRequired[bool]
+    team_shelley: NotRequired[bool]
+
+
 @dataclass(frozen=True)
 class ShareView:
     """How a VM is shared. `status` is set after a change."""
@@ -34,19 +71,20 @@ class ShareView:
         who = "anyone" if self.ports.visibility == "public" else "only you, after signing in,"
         return f"{self.vm_name} is {self.ports.visibility}: {who} can open port {self.ports.primary}\n  {self.url}"
 
-    def document(self) -> object:
+    def document(self) -> ShareDocument | VisibilityDocument:
         """The documents of `share show` and of the commands that change it."""
-        team = {"team_access": False, "team_ssh": False, "team_shelley": False}
         if self.whole:
             return {
                 "vm_name": self.vm_name, "status": self.ports.visibility, "port": self.ports.primary, "url": self.url,
-                "users": [], "links": [], "teams": [], **team,
+                "users": [], "links": [], "teams": [], "team_access": False, "team_ssh": False, "team_shelley": False,
                 "ports": [{"port": p, "share": "public"} for p in sorted(self.ports.public)], "domains": [],
             }
-        made: dict[str, object] = {
+        made: VisibilityDocument = {
             "vm_name": self.vm_name, "port": self.ports.primary, "share": self.ports.visibility,
         }
-        return made | ({"status": self.status, **team} if self.status else {})
+        if self.status:
+            made.update({"status": self.status, "team_access": False, "team_ssh": False, "team_shelley": False})
+        return made
 
 
 def _view(ctx: Ctx, name: str, ports: Ports, whole: bool = False, status: str = "") -> ShareView:

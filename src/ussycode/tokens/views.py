@@ -2,12 +2,53 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, NotRequired, TypedDict
 
 from ussycode.base.clock import rfc3339
 from ussycode.cmdline.render import Style, table
 from ussycode.identity.commands import KeysView
+from ussycode.identity.documents import KeyDocument
 from ussycode.tokens import signed
 from ussycode.tokens.model import Handle
+
+
+class TokenDocument(TypedDict):
+    """A new token; without `expires_at` it does not."""
+
+    label: str
+    token: str
+    namespace: str
+    fingerprint: str
+    expires_at: NotRequired[str]
+
+
+class HandleDocument(TypedDict):
+    """A token that was made earlier; it is not shown again. `key` is the fingerprint it ends with."""
+
+    label: str
+    fingerprint: str
+    created_at: str
+    cmds: list[str]
+    key: str
+    vm_name: NotRequired[str]
+    tag: NotRequired[str]
+    expires_at: NotRequired[str]
+    last_used_at: NotRequired[str]
+
+
+class AccessDocument(TypedDict):
+    """`ssh-key list`."""
+
+    ssh_keys: list[KeyDocument]
+    tokens: list[HandleDocument]
+    revoked_tokens: int
+
+
+class RevokedDocument(TypedDict):
+    """`ssh-key revoke-token`, and `ssh-key remove` of a token."""
+
+    status: Literal["revoked"]
+    token: str
 
 
 @dataclass(frozen=True)
@@ -25,14 +66,15 @@ class TokenView:
         what = f"{self.handle.label} ({self.handle.fingerprint}) for {self.namespace}, {ends}"
         return f"{self.token}\n{what}; it is not shown again"
 
-    def document(self) -> object:
+    def document(self) -> TokenDocument:
         """The document of `ssh-key generate-api-key`."""
-        made = {
+        made: TokenDocument = {
             "label": self.handle.label, "token": self.token, "namespace": self.namespace,
             "fingerprint": self.handle.fingerprint,
         }
-        expires = _expires(self.handle)
-        return made | ({"expires_at": expires} if expires else {})
+        if expires := _expires(self.handle):
+            made["expires_at"] = expires
+        return made
 
 
 @dataclass(frozen=True)
@@ -60,7 +102,7 @@ class AccessView:
             parts.append(f"{self.revoked} signed token{'s' if self.revoked > 1 else ''} revoked before the end")
         return "\n\n".join(parts)
 
-    def document(self) -> object:
+    def document(self) -> AccessDocument:
         """The document of `ssh-key list`."""
         return {
             "ssh_keys": self.keys.items(), "tokens": [self._token(t) for t in self.tokens],
@@ -70,16 +112,20 @@ class AccessView:
     def _opens(self, handle: Handle) -> str:
         return self.vms.get(handle.vm, "a VM that is gone") if handle.vm else "the API"
 
-    def _token(self, handle: Handle) -> dict[str, object]:
-        item: dict[str, object] = {
+    def _token(self, handle: Handle) -> HandleDocument:
+        item: HandleDocument = {
             "label": handle.label, "fingerprint": handle.fingerprint, "created_at": rfc3339(handle.created_at),
             "cmds": sorted(signed.payload(handle.payload.encode()).commands), "key": handle.key,
         }
-        optional = {
-            "vm_name": self.vms.get(handle.vm, "") if handle.vm else "", "tag": handle.tag,
-            "expires_at": _expires(handle), "last_used_at": rfc3339(handle.last_used) if handle.last_used else "",
-        }
-        return item | {name: value for name, value in optional.items() if value}
+        if name := self.vms.get(handle.vm, "") if handle.vm else "":
+            item["vm_name"] = name
+        if handle.tag:
+            item["tag"] = handle.tag
+        if expires := _expires(handle):
+            item["expires_at"] = expires
+        if handle.last_used:
+            item["last_used_at"] = rfc3339(handle.last_used)
+        return item
 
 
 @dataclass(frozen=True)
@@ -92,7 +138,7 @@ class RevokedView:
         """One line."""
         return f"revoked {self.what}"
 
-    def document(self) -> object:
+    def document(self) -> RevokedDocument:
         """The document of a revocation."""
         return {"status": "revoked", "token": self.what}
 

@@ -11,6 +11,7 @@ from ussycode.cmdline.spec import ACCOUNT, command, vm, word
 from ussycode.ports import Ctx
 from ussycode.vms import defaults, ops, policy, why
 from ussycode.vms.commands import OneVm
+from ussycode.vms.documents import DefaultsDocument, QuotaDocument, WhyDocument
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class QuotaView:
                  for what, used, limit, counts in self.rows]
         return table(["WHAT", "USED", "LIMIT", "COUNTS"], shown, style)
 
-    def document(self) -> object:
+    def document(self) -> QuotaDocument:
         """The document of `quota`."""
         return {"quota": {what: {"used": used, "limit": limit, "counts": counts}
                           for what, used, limit, counts in self.rows}}
@@ -86,7 +87,7 @@ class DefaultsView:
         lines = [f"{key}: {printable(value.replace(chr(10), ' '), 70)}" for key, value in self.values.items()]
         return "\n".join(lines) or "no defaults"
 
-    def document(self) -> object:
+    def document(self) -> DefaultsDocument:
         """The document of `defaults`."""
         return {"defaults": self.values}
 
@@ -135,7 +136,7 @@ class WhyView:
             parts += ["", "the console's last lines:", *(f"  {line}" for line in found.console.splitlines()[-20:])]
         return "\n".join([*parts, "", f"what to do: {found.advice}"])
 
-    def document(self) -> object:
+    def document(self) -> WhyDocument:
         """The document of `why`."""
         found = self.found
         return {

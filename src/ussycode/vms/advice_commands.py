@@ -9,6 +9,7 @@ from ussycode.cmdline.render import Style, table
 from ussycode.cmdline.spec import ACCOUNT, command
 from ussycode.ports import Ctx
 from ussycode.vms import checkup
+from ussycode.vms.documents import CheckDocument, DoctorDocument, ProjectsDocument
 from ussycode.vms.projects import PROJECTS, Project
 
 
@@ -28,7 +29,7 @@ class ProjectsView:
         shown = table(["PROJECT", "WHAT IT IS"], [[p.name, p.summary] for p in self.found], style)
         return f"{shown}\nnew --template {self.found[0].name} makes a VM that begins as one"
 
-    def document(self) -> object:
+    def document(self) -> ProjectsDocument:
         """The document of `projects`."""
         return {"projects": [{"name": p.name, "summary": p.summary, "port": p.port} for p in self.found]}
 
@@ -54,11 +55,15 @@ class FindingsView:
         said = [f"{mark} {one.what}: {printable(one.found)}"]
         return [*said, f"     -> {one.todo}"] if one.todo else said
 
-    def document(self) -> object:
+    def document(self) -> DoctorDocument:
         """The document of `doctor`."""
-        return {"ok": all(f.ok for f in self.found), "checks": [
-            {"what": f.what, "ok": f.ok, "found": f.found} | ({"todo": f.todo} if f.todo else {}) for f in self.found
-        ]}
+        return {"ok": all(f.ok for f in self.found), "checks": [self._check(f) for f in self.found]}
+
+    def _check(self, one: checkup.Finding) -> CheckDocument:
+        made: CheckDocument = {"what": one.what, "ok": one.ok, "found": one.found}
+        if one.todo:
+            made["todo"] = one.todo
+        return made
 
 
 @command("doctor", needs=Action.ACCOUNT_READ, on=ACCOUNT, reads_only=True, examples=("doctor",))

@@ -13,7 +13,7 @@ from ussycode.base.errors import ErrorCode, Failure, Kind, printable
 from ussycode.cmdline.spec import ACCOUNT, command, flag, rest, switch, vm, word
 from ussycode.ports import Attach, Ctx
 from ussycode.runtime.driver import Egress, Isolation
-from ussycode.vms import ops, waking
+from ussycode.vms import ops, samples, waking
 from ussycode.vms.lifecycle import MAX_COMMENT
 from ussycode.vms.model import Vm
 from ussycode.vms.views import ListView, RemoveView, RenameView, RestartView, VmPlace
@@ -173,7 +173,8 @@ async def ls(ctx: Ctx, a: Ls) -> ListView:
     """List your VMs."""
     found = [v for v in await ops.mine(ctx.app, ctx.permit) if fnmatchcase(v.name, a.pattern)]
     chosen = await ops.chosen_ports(ctx.app) if a.long else {}
-    return ListView(tuple(_row(ctx, v, chosen.get(v.id)) for v in found), a.long, a.group)
+    used = await samples.latest(ctx.app, [v.id for v in found]) if a.long else {}
+    return ListView(tuple(_row(ctx, v, chosen.get(v.id)) for v in found), a.long, a.group, used)
 
 
 def _row(ctx: Ctx, v: Vm, port: int | None) -> tuple[Vm, VmPlace, int]:

@@ -11,6 +11,7 @@ from ussycode.ports import Ctx
 from ussycode.runtime.images.reference import parse
 from ussycode.runtime.images.registry_auth import Credentials, credentials
 from ussycode.vms import images
+from ussycode.vms.documents import ImageDocument, ImagesDocument, PulledDocument, RemovedImagesDocument
 from ussycode.vms.image_store import PulledImage
 
 
@@ -41,13 +42,13 @@ class ImagesView:
         ]
         return table(["IMAGE", "KIND", "DIGEST", "DISK"], rows, style) if rows else "no images yet"
 
-    def document(self) -> object:
+    def document(self) -> ImagesDocument:
         """The document of `image ls`."""
-        built = [{"image": name, "kind": "built"} for name in self.built]
+        built: list[ImageDocument] = [{"image": name, "kind": "built"} for name in self.built]
         return {"images": built + [pulled_document(one) for one in self.pulled]}
 
 
-def pulled_document(one: PulledImage) -> dict[str, str]:
+def pulled_document(one: PulledImage) -> ImageDocument:
     """One pulled image as JSON."""
     return {
         "image": one.reference, "kind": "private" if one.private else "public", "pinned": images.shown(one.name),
@@ -81,7 +82,7 @@ class PulledView:
         """The pinned name."""
         return f"{images.shown(self.name)} is ready"
 
-    def document(self) -> object:
+    def document(self) -> PulledDocument:
         """The document of `image pull`."""
         return {"pinned": images.shown(self.name)}
 
@@ -113,7 +114,7 @@ class GoneView:
         """One line for each."""
         return "\n".join(f"removed {images.shown(name)}" for name in self.names)
 
-    def document(self) -> object:
+    def document(self) -> RemovedImagesDocument:
         """The document of `image rm`."""
         return {"removed": [images.shown(name) for name in self.names]}
 

@@ -11,6 +11,7 @@ from ussycode.cmdline.spec import ACCOUNT, command, flag, vm, word
 from ussycode.ports import Ctx
 from ussycode.vms import snapshots, trash
 from ussycode.vms.commands import OneVm, target
+from ussycode.vms.documents import SnapshotsDocument, TrashDocument
 from ussycode.vms.lifecycle_views import FieldView, StateView
 from ussycode.vms.model import Vm
 from ussycode.vms.snapshot_store import SnapshotRow
@@ -57,7 +58,7 @@ class SnapshotsView:
         note = f"\none a day is taken, {snapshots.DAILY_KEPT} are kept" if self.daily else ""
         return table(["NAME", "TAKEN", "HOLDS ALONE", ""], rows, style) + note
 
-    def document(self) -> object:
+    def document(self) -> SnapshotsDocument:
         """The document of `snapshot`."""
         return {"vm_name": self.vm_name, "daily": self.daily, "snapshots": [
             {"name": r.name, "id": r.id, "created_at": rfc3339(r.created_at), "size": r.size, "scheduled": r.scheduled,
@@ -139,7 +140,7 @@ class TrashView:
                  f"{v.disk_gib} GiB"] for v in self.rows]
         return table(["NAME", "REMOVED", "KEPT UNTIL", "DISK"], rows, style)
 
-    def document(self) -> object:
+    def document(self) -> TrashDocument:
         """The document of `trash`."""
         return {"trash": [
             {"vm_name": v.trash_name, "id": v.id, "removed_at": rfc3339(v.trashed_at), "disk": v.disk_gib << 30,

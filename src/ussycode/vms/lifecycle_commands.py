@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from ussycode.access.actions import Action
 from ussycode.base import names
@@ -22,6 +23,7 @@ from ussycode.vms.commands import (
     unoffered,
     vcpus,
 )
+from ussycode.vms.documents import Range
 from ussycode.vms.lifecycle_views import CopyView, FieldView, ResizeView, StateView, StatView
 from ussycode.vms.views import VmPlace
 
@@ -188,7 +190,7 @@ class Stat:
 async def stat(ctx: Ctx, a: Stat) -> StatView:
     """Show what a VM used: CPU, memory, disk, network and IO."""
     found, points = await samples.of_range(ctx.app, ctx.permit, samples.RANGES[a.range])
-    return StatView(found, a.range, tuple(points))
+    return StatView(found, cast(Range, a.range), tuple(points))
 
 
 ALL = (start, stop, pause, resume, cp, resize, comment, tag, egress, wake, stat)

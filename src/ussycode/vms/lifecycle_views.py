@@ -3,11 +3,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, cast
 
 from ussycode.base.clock import rfc3339
 from ussycode.base.errors import printable
 from ussycode.cmdline.render import Style, table
 from ussycode.runtime.driver import Sample
+from ussycode.vms.documents import (
+    CopyDocument,
+    FieldDocument,
+    PointDocument,
+    Range,
+    ResizeDocument,
+    StatDocument,
+    StateDocument,
+    Status,
+)
 from ussycode.vms.model import Vm
 from ussycode.vms.policy import Size
 from ussycode.vms.views import VmPlace
@@ -20,7 +31,7 @@ class StateView:
     """A VM in its new state. `cold` says that a resume had to boot; None where that is no question."""
 
     vm_name: str
-    status: str
+    status: Status
     cold: bool | None = None
 
     def text(self, style: Style) -> str:
@@ -28,10 +39,12 @@ class StateView:
         booted = "; its memory was lost, so it booted" if self.cold else ""
         return f"{self.vm_name} is {self.status}{booted}"
 
-    def document(self) -> object:
+    def document(self) -> StateDocument:
         """The document of `start`, `stop`, `pause` and `resume`."""
-        made = {"vm_name": self.vm_name, "status": self.status}
-        return made if self.cold is None else made | {"cold_booted": str(self.cold).lower()}
+        made: StateDocument = {"vm_name": self.vm_name, "status": self.status}
+        if self.cold is not None:
+            made["cold_booted"] = "true" if self.cold else "false"
+        return made
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,7 @@ class FieldView:
     """A VM with one thing that was changed."""
 
     vm_name: str
-    field: str
+    field: Literal["comment", "tags", "egress_policy", "wake", "snapshot_daily"]
     value: str | bool | list[str]
 
     def text(self, style: Style) -> str:
@@ -47,9 +60,9 @@ class FieldView:
         shown = ", ".join(self.value) if isinstance(self.value, list) else printable(str(self.value))
         return f"{self.vm_name} {self.field.replace('_', ' ')}: {shown or '-'}"
 
-    def document(self) -> object:
+    def document(self) -> FieldDocument:
         """The document of `comment`, `tag`, `egress` and `wake`."""
-        return {"vm_name": self.vm_name, self.field: self.value}
+        return cast(FieldDocument, {"vm_name": self.vm_name, self.field: self.value})
 
 
 @dataclass(frozen=True)
@@ -68,15 +81,17 @@ class CopyView:
         where = f"  shell  {self.place.ssh_command}\n  web    {self.place.https_url}"
         return f"{head}\n{where}\nnot copied: {', '.join(self.left)}"
 
-    def document(self) -> object:
+    def document(self) -> CopyDocument:
         """The document of `cp`."""
-        made: dict[str, object] = {
+        made: CopyDocument = {
             "name": self.vm.name, "state": "starting", "source": self.source, "ssh": self.place.ssh_command,
             "ssh_host": self.place.ssh_dest.partition("@")[2], "ssh_user": self.vm.name,
             "https_url": self.place.https_url, "tags": list(self.vm.tags), "created_at": rfc3339(self.vm.created_at),
-            "egress_policy": self.vm.egress.value, "elapsed": f"{self.elapsed:.1f}s", "not_copied": list(self.left),
+            "egress_policy": self.vm.egress, "elapsed": f"{self.elapsed:.1f}s", "not_copied": list(self.left),
         }
-        return made | ({"comment": self.vm.comment} if self.vm.comment else {})
+        if self.vm.comment:
+            made["comment"] = self.vm.comment
+        return made
 
 
 @dataclass(frozen=True)
@@ -98,15 +113,15 @@ class ResizeView:
             lines.append(f"{self.vm_name} gets {self.new.vcpus} CPUs with its next start")
         return "\n".join(lines) or f"{self.vm_name} stays as it is"
 
-    def document(self) -> object:
+    def document(self) -> ResizeDocument:
         """The document of `resize`; each group only when it changed."""
-        made: dict[str, object] = {"vm_name": self.vm_name}
+        made: ResizeDocument = {"vm_name": self.vm_name}
         if self.old.memory_mib != self.new.memory_mib:
-            made |= {"old_memory": self.old.memory_mib << 20, "new_memory": self.new.memory_mib << 20}
+            made["old_memory"], made["new_memory"] = self.old.memory_mib << 20, self.new.memory_mib << 20
         if self.old.vcpus != self.new.vcpus:
-            made |= {"old_cpus": self.old.vcpus, "new_cpus": self.new.vcpus}
+            made["old_cpus"], made["new_cpus"] = self.old.vcpus, self.new.vcpus
         if self.old.disk_gib != self.new.disk_gib:
-            made |= {"disk_old_bytes": self.old.disk_gib << 30, "disk_new_bytes": self.new.disk_gib << 30}
+            made["disk_old_bytes"], made["disk_new_bytes"] = self.old.disk_gib << 30, self.new.disk_gib << 30
         return made
 
 
@@ -115,7 +130,7 @@ class StatView:
     """Samples of a VM over a range."""
 
     vm: Vm
-    range: str
+    range: Range
     points: tuple[tuple[float, Sample], ...]
 
     def text(self, style: Style) -> str:
@@ -127,17 +142,17 @@ class StatView:
         head = ["TIME", "CPUS", "MEMORY MIB", "DISK GB", "RX MBIT/S", "TX MBIT/S"]
         return table(head, [[str(c) for c in row] for row in rows], style)
 
-    def document(self) -> object:
+    def document(self) -> StatDocument:
         """The document of `stat`."""
         points = self._points()
         return {"name": self.vm.name, "status": self.vm.status, "range": self.range, "points": points or None}
 
-    def _points(self) -> list[dict[str, object]]:
+    def _points(self) -> list[PointDocument]:
         if len(self.points) == 1:
             return [self._point(self.points[0], self.points[0])]
         return [self._point(before, now) for before, now in pairwise(self.points)]
 
-    def _point(self, before: tuple[float, Sample], now: tuple[float, Sample]) -> dict[str, object]:
+    def _point(self, before: tuple[float, Sample], now: tuple[float, Sample]) -> PointDocument:
         (then, old), (at, new) = before, now
         fs_used = (new.fs_total - new.fs_free) / GIB if new.fs_total > 0 else 0.0
         return {

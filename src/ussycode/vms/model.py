@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import cast
 
 from ussycode.runtime.driver import Egress, Isolation, Origin, Phase, Power, Want
+from ussycode.vms.documents import Status
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Vm:
         return self.phase is Phase.RUNNING and self.seen_boot == self.boot
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         """One word for people: what it is, or what it is on its way to."""
         if self.power is Power.ABSENT:
             return "deleting"
@@ -61,7 +63,7 @@ class Vm:
             return "trashed"
         if self.power is Power.RUNNING and (self.seen_boot < self.boot or self.phase is Phase.PAUSED):
             return "starting"
-        return "starting" if self.phase in (Phase.PREPARED, Phase.ABSENT) else self.phase.value
+        return "starting" if self.phase in (Phase.PREPARED, Phase.ABSENT) else cast(Status, self.phase.value)
 
     @property
     def asleep(self) -> bool:

@@ -1,6 +1,8 @@
 """What VMs used over time: taken from the node now and then, thinned out with age, forgotten after 30 days."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import sqlalchemy as sa
 
@@ -49,6 +51,18 @@ def _thin(tx: Tx) -> None:
         "DELETE FROM samples WHERE at < :fine AND at NOT IN "
         "(SELECT min(at) FROM samples WHERE at < :fine GROUP BY vm, CAST(at / 3600 AS INTEGER))"
     ), {"fine": tx.now - FINE_SECONDS})
+
+
+async def latest(app: App, wanted: Sequence[str]) -> dict[str, tuple[float, Sample]]:
+    """When VMs were last looked at and what they used, by id; none for one that was not within a day."""
+    def find(tx: Tx) -> dict[str, tuple[float, Sample]]:
+        newest = sa.select(samples.c.vm, sa.func.max(samples.c.at), samples.c.figures)
+        recent = newest.where(samples.c.at > tx.now - FINE_SECONDS).group_by(samples.c.vm)
+        rows = tx.conn.execute(recent).all()
+        asked = set(wanted)
+        return {vm: (at, msgspec.json.decode(figures, type=Sample)) for vm, at, figures in rows if vm in asked}
+
+    return await app.db.read(find)
 
 
 async def of_range(app: App, permit: Permit, seconds: float) -> tuple[Vm, list[tuple[float, Sample]]]:

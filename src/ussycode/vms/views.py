@@ -1,13 +1,22 @@
 """What VM commands answer, for people and for machines; names follow the wire contract."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ussycode.base.clock import rfc3339
 from ussycode.base.errors import printable
 from ussycode.cmdline.render import Style, table
 from ussycode.config import Config
+from ussycode.runtime.driver import Sample
+from ussycode.vms.documents import (
+    ListDocument,
+    NewDocument,
+    RemoveDocument,
+    RenameDocument,
+    RestartDocument,
+    VmDocument,
+)
 from ussycode.vms.model import Vm
 
 REGION = "local"
@@ -47,15 +56,20 @@ class NewView:
         failed = f"\n{style.paint('but:', 'yellow')} {self.error}" if self.error else ""
         return f"{head} is up\n  shell  {self.place.ssh_command}\n  web    {web}{failed}"
 
-    def document(self) -> object:
+    def document(self) -> NewDocument:
         """The document of `new`."""
-        return {
+        made: NewDocument = {
             "vm_name": self.vm.name, "tags": list(self.vm.tags), "ssh_command": self.place.ssh_command,
             "ssh_dest": self.place.ssh_dest,
             "ssh_host": self.place.ssh_dest.partition("@")[2], "ssh_user": self.vm.name,
             "ssh_port": self.place.ssh_port, "https_url": self.place.https_url, "proxy_port": self.proxy_port,
-            "created_at": rfc3339(self.vm.created_at), "egress_policy": self.vm.egress.value,
-        } | {name: value for name, value in (("comment", self.vm.comment), ("error", self.error)) if value}
+            "created_at": rfc3339(self.vm.created_at), "egress_policy": self.vm.egress,
+        }
+        if self.vm.comment:
+            made["comment"] = self.vm.comment
+        if self.error:
+            made["error"] = self.error
+        return made
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,8 @@ class ListView:
     rows: tuple[tuple[Vm, VmPlace, int], ...]
     long: bool
     group: str = ""
+    usage: Mapping[str, tuple[float, Sample]] = field(default_factory=dict)
+    """By VM id: when it was last looked at, and what it used."""
 
     def text(self, style: Style) -> str:
         """A table; one line of advice when there is none."""
@@ -98,25 +114,37 @@ class ListView:
         size = [str(vm.vcpus), f"{vm.memory_mib} MiB", f"{vm.disk_gib} GiB", str(port), vm.isolation.value]
         return cells + size if self.long else cells
 
-    def document(self) -> object:
+    def document(self) -> ListDocument:
         """The document of `ls`."""
         return {"vms": [self._item(*row) for row in self.rows]}
 
-    def _item(self, vm: Vm, place: VmPlace, port: int) -> dict[str, object]:
-        item: dict[str, object] = {
+    def _item(self, vm: Vm, place: VmPlace, port: int) -> VmDocument:
+        item: VmDocument = {
             "vm_name": vm.name, "ssh_dest": place.ssh_dest, "https_url": place.https_url, "status": vm.status,
             "region": REGION, "region_display": "this host", "created_at": rfc3339(vm.created_at),
+            "egress_policy": vm.egress,
         }
-        optional = {"tags": list(vm.tags), "comment": vm.comment, "notice": vm.notice}
-        item |= {name: value for name, value in optional.items() if value} | {"egress_policy": vm.egress.value}
+        if vm.tags:
+            item["tags"] = list(vm.tags)
+        if vm.comment:
+            item["comment"] = vm.comment
+        if vm.notice:
+            item["notice"] = vm.notice
         if vm.detail:
-            item |= {"detail": vm.detail, "console": vm.console}
+            item["detail"], item["console"] = vm.detail, vm.console
         if self.long:
-            item |= {
+            item.update({
                 "cpu": vm.vcpus, "memory": vm.memory_mib << 20, "disk": vm.disk_gib << 30, "proxy_port": port,
-                "image": vm.image.partition("#")[0], "node": REGION, "isolation": vm.isolation.value,
-            }
+                "image": vm.image.partition("#")[0], "node": REGION, "isolation": vm.isolation,
+            })
+            self._used(item, vm)
         return item
+
+    def _used(self, item: VmDocument, vm: Vm) -> None:
+        if (latest := self.usage.get(vm.id)) is not None:
+            at, sample = latest
+            item["usage"] = {"at": rfc3339(at), "mem_used": max(0, sample.memory_used),
+                             "disk_used": max(0, sample.fs_total - sample.fs_free)}
 
 
 @dataclass(frozen=True)
@@ -140,12 +168,14 @@ class RemoveView:
         lines += [f"no VM named {name}" for name in self.not_found]
         return "\n".join(lines + [f"{name}: {why}" for name, why in self.errors.items()])
 
-    def document(self) -> object:
+    def document(self) -> RemoveDocument:
         """The document of `rm`."""
-        made: dict[str, object] = {"deleted": list(self.deleted), "failed": self.failed}
+        made: RemoveDocument = {"deleted": list(self.deleted), "failed": self.failed}
         if self.not_found:
             made["not_found"] = list(self.not_found)
-        return made | ({"errors": self.errors} if self.errors else {})
+        if self.errors:
+            made["errors"] = self.errors
+        return made
 
 
 @dataclass(frozen=True)
@@ -158,7 +188,7 @@ class RestartView:
         """One line."""
         return f"{self.vm_name} restarted"
 
-    def document(self) -> object:
+    def document(self) -> RestartDocument:
         """The document of `restart`."""
         return {"status": "restarted", "vm_name": self.vm_name}
 
@@ -176,7 +206,7 @@ class RenameView:
         where = f"  shell  {self.place.ssh_command}\n  web    {self.place.https_url}"
         return f"{self.old_name} is now {self.new_name}\n{where}"
 
-    def document(self) -> object:
+    def document(self) -> RenameDocument:
         """The document of `rename`."""
         return {
             "status": "renamed", "old_name": self.old_name, "new_name": self.new_name,

@@ -10,6 +10,7 @@ from ussycode.access.decide import Permit
 from ussycode.base.db import Tx, events_table
 from ussycode.ports import App
 from ussycode.vms import ops
+from ussycode.vms.documents import Status
 from ussycode.vms.model import Vm
 
 MAX_EVENTS = 10
@@ -31,7 +32,7 @@ class Why:
     """An explanation. `events` are (unix seconds, what happened), latest last."""
 
     name: str
-    status: str
+    status: Status
     sentence: str
     events: tuple[tuple[float, str], ...]
     console: str

@@ -13,6 +13,7 @@ from ussycode.base.errors import ErrorCode, Failure, Kind
 from ussycode.catalog import TREE, declined
 from ussycode.cmdline import lex
 from ussycode.cmdline.render import failure_document
+from ussycode.cmdline.schema import reply
 from ussycode.cmdline.spec import Command, Param
 from ussycode.dispatch import Outcome
 from ussycode.doors.web import body
@@ -136,6 +137,7 @@ def _texts(param: Param, value: Any) -> list[str]:
 
 
 def _tool(name: str, command: Command) -> dict[str, object]:
+    answered = _object(reply(command))
     return {
         "name": name, "title": command.name, "description": f"{command.summary}\n{command.details}".strip(),
         "inputSchema": {
@@ -143,7 +145,12 @@ def _tool(name: str, command: Command) -> dict[str, object]:
             "required": [p.name for p in command.params if p.required], "additionalProperties": False,
         },
         "annotations": {"readOnlyHint": command.reads_only, "destructiveHint": command.path[0] == "rm"},
-    }
+    } | ({"outputSchema": answered} if answered else {})
+
+
+def _object(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same as a schema whose outermost level says that it is an object, as the protocol wants it."""
+    return {**schema, "type": "object"} if schema else {}
 
 
 def _schema(param: Param) -> dict[str, object]:
