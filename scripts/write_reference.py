@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import parity
+
 from ussycode.base.errors import DECLARED
 from ussycode.catalog import COMMANDS
 from ussycode.cli.main import parser
@@ -72,7 +74,8 @@ def _json(schema: dict[str, Any]) -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "commands.md": commands, "settings.md": settings, "errors.md": errors, "operator.md": operator, **schemas(),
+    "commands.md": commands, "settings.md": settings, "errors.md": errors, "operator.md": operator,
+    "parity-with-exe-dev.md": partial(parity.page, NOTE), **schemas(),
 }
 
 
