@@ -26,8 +26,8 @@ async def ask(place: WebWorld, method: str, params: Any = None, token: str | Non
     return await place.ask("POST", HOME + "/mcp", data=json.dumps(body), headers=headers)
 
 
-async def call(place: WebWorld, tool: str, **arguments: Any) -> Any:
-    return (await ask(place, "tools/call", {"name": tool, "arguments": arguments})).json["result"]
+async def call(place: WebWorld, tool: str, token: str | None = None, **arguments: Any) -> Any:
+    return (await ask(place, "tools/call", {"name": tool, "arguments": arguments}, token)).json["result"]
 
 
 async def test_a_client_learns_every_command_as_a_tool(place: WebWorld) -> None:

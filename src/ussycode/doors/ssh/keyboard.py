@@ -1,7 +1,8 @@
 """What a person's keys mean at the prompt beyond plain editing: earlier lines, and pastes of several lines."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from ussycode.doors.ssh.session import Pasted, Session
 
@@ -10,6 +11,8 @@ PASTE_ON, PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
 PASTE_BEGINS, PASTE_ENDS = "\x1b[200~", "\x1b[201~"
 BACK = ("\x10", "\x1b[A", "\x1bOA")
 FORTH = ("\x0e", "\x1b[B", "\x1bOB")
+UNSEEN = ("\u00a0", "\u00ad", "\u200b", "\u200c", "\u200d", "\u2060", "\ufeff")
+"""Characters that join or part letters; the editor takes them for keys, a person means them."""
 Edit = tuple[str, int] | bool
 """What an editor's key handler answers: the new line and cursor, or False for a bell."""
 
@@ -25,8 +28,11 @@ class Keyboard:
 
     def attach(self) -> None:
         """Listen to the keys."""
-        keys = {**dict.fromkeys(BACK, self._back), **dict.fromkeys(FORTH, self._forth),
-                PASTE_BEGINS: self._paste_begins, PASTE_ENDS: self._paste_ends}
+        keys: dict[str, Callable[[str, int], Edit]] = {
+            **dict.fromkeys(BACK, self._back), **dict.fromkeys(FORTH, self._forth),
+            PASTE_BEGINS: self._paste_begins, PASTE_ENDS: self._paste_ends,
+            **{char: partial(_insert, char) for char in UNSEEN},
+        }
         for key, handler in keys.items():
             self._session.chan.register_key(key, handler)
 
@@ -62,3 +68,7 @@ class Keyboard:
         if not self._session.end_paste(line):
             return line, pos
         return "", 0
+
+
+def _insert(char: str, line: str, pos: int) -> Edit:
+    return line[:pos] + char + line[pos:], pos + 1
