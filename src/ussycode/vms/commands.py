@@ -16,7 +16,7 @@ from ussycode.runtime.driver import Egress, Isolation
 from ussycode.vms import ops, samples, waking
 from ussycode.vms.lifecycle import MAX_COMMENT
 from ussycode.vms.model import Vm
-from ussycode.vms.views import ListView, RemoveView, RenameView, RestartView, VmPlace
+from ussycode.vms.views import ListView, RemoveView, RenameView, RestartView, VmPlace, WatchView
 
 IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}")
 FLAG_NOT_OFFERED = ErrorCode("new.flag_not_offered", Kind.FAILED, "{flag} is not offered: {why}", hint="leave it out")
@@ -166,15 +166,20 @@ class Ls:
 
     pattern: str = word(pattern, help="only names that match; * and ? stand for anything", default="*", complete="vm")
     long: bool = switch(help="sizes, port and image too", short="l")
+    watch: bool = switch(help="follow them on a screen of its own, with keys to act on them")
 
 
-@command("ls", needs=Action.VM_LIST, on=ACCOUNT, reads_only=True, examples=("ls", "ls -l 'web-*'"))
+@command("ls", needs=Action.VM_LIST, on=ACCOUNT, reads_only=True, examples=("ls", "ls -l 'web-*'", "ls --watch"))
 async def ls(ctx: Ctx, a: Ls) -> ListView:
-    """List your VMs."""
+    """List your VMs.
+
+    With --watch a terminal (ssh -t) shows them as they are this second; without one they are listed once.
+    """
     found = [v for v in await ops.mine(ctx.app, ctx.permit) if fnmatchcase(v.name, a.pattern)]
     chosen = await ops.chosen_ports(ctx.app) if a.long else {}
     used = await samples.latest(ctx.app, [v.id for v in found]) if a.long else {}
-    return ListView(tuple(_row(ctx, v, chosen.get(v.id)) for v in found), a.long, a.group, used)
+    rows = tuple(_row(ctx, v, chosen.get(v.id)) for v in found)
+    return WatchView(rows, a.long, a.group, used, a.pattern) if a.watch else ListView(rows, a.long, a.group, used)
 
 
 def _row(ctx: Ctx, v: Vm, port: int | None) -> tuple[Vm, VmPlace, int]:

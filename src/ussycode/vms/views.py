@@ -148,6 +148,13 @@ class ListView:
 
 
 @dataclass(frozen=True)
+class WatchView(ListView):
+    """The caller's VMs for somebody who wants to follow them; listed once where there is no terminal for it."""
+
+    pattern: str = "*"
+
+
+@dataclass(frozen=True)
 class RemoveView:
     """Results of `rm` by name."""
 

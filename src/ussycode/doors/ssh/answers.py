@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from ussycode.access.facts import Caller
 from ussycode.base import ids
 from ussycode.base.errors import ErrorCode, Failure, Kind
+from ussycode.catalog.manual import DocView
 from ussycode.cmdline.lex import MAX_LINE, split
 from ussycode.cmdline.render import failure_document
 from ussycode.dispatch import Call, Outcome, run
+from ussycode.doors.ssh import pager
 from ussycode.doors.ssh.screen import Screen
 from ussycode.ports import App
 
@@ -65,8 +67,11 @@ async def show(outcome: Outcome, screen: Screen) -> int:
     if outcome.failure is not None:
         return await show_failure(outcome.failure, screen, outcome.json)
     assert outcome.view is not None
-    document = json.dumps(outcome.view.document(), indent=2) if outcome.json else ""
-    await screen.say(document or outcome.view.text(screen.style))
+    view, text = outcome.view, "" if outcome.json else outcome.view.text(screen.style)
+    if isinstance(view, DocView) and view.whole and text and pager.too_long(text, screen):
+        await pager.show(f"{view.found[0].title}: doc {view.found[0].slug}", view.found[0].text.rstrip(), screen)
+    else:
+        await screen.say(text if not outcome.json else json.dumps(view.document(), indent=2))
     return outcome.exit_code
 
 

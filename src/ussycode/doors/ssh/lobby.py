@@ -17,10 +17,12 @@ from ussycode.doors.ssh.attach import Guests
 from ussycode.doors.ssh.keyboard import PASTE_OFF, PASTE_ON, Keyboard
 from ussycode.doors.ssh.screen import Screen
 from ussycode.doors.ssh.session import Ended, Key, Line, Pasted, Session
+from ussycode.doors.ssh.watch import Watch
 from ussycode.identity import lines
 from ussycode.ports import App
 from ussycode.vms import ops as vms
 from ussycode.vms.model import Vm
+from ussycode.vms.views import WatchView
 
 KEY_GONE = ErrorCode(
     "ssh.key_gone", Kind.UNAUTHENTICATED, "this key is no longer registered", hint="connect with another key"
@@ -81,7 +83,16 @@ class Lobby:
             return STATUS_STOPPED, False
         if outcome.attach is not None:
             return await self.guests.attach(self.session, self.screen, outcome.attach), False
+        if isinstance(outcome.view, WatchView) and self.screen.fancy and not outcome.json:
+            return await self._watch(outcome.view), False
         return await answers.show(outcome, self.screen), outcome.command in ("exit", "logout")
+
+    async def _watch(self, view: WatchView) -> Ended:
+        """Follow VMs; whoever opens a shell from there comes back to it."""
+        watch = Watch(self.app, self.caller, self.screen, view)
+        while (shell := await watch.serve()) is not None:
+            await self.guests.attach(self.session, self.screen, shell)
+        return 0
 
     async def _tell_stopped(self, name: str) -> None:
         command = TREE.named(name)
