@@ -45,10 +45,10 @@ async def make_overlay(base: Path, disk: Path, gib: int) -> None:
         draft.unlink(missing_ok=True)
 
 
-def require_room(folder: Path) -> None:
-    """Raise NO_ROOM when the file system of `folder` is nearly full."""
+def require_room(folder: Path, more_mib: int = 0) -> None:
+    """Raise NO_ROOM when the file system of `folder` is nearly full, or would be with `more_mib` more."""
     free = shutil.disk_usage(folder).free >> 20
-    if free < SPARE_MIB:
+    if free < SPARE_MIB + more_mib:
         raise NO_ROOM(free=free, spare=SPARE_MIB)
 
 

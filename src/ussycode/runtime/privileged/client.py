@@ -13,6 +13,8 @@ from ussycode.runtime.privileged.protocol import (
     HELPER_REFUSED,
     MAX_FRAME,
     Accel,
+    Builds,
+    Built,
     Confine,
     DiskOwn,
     Done,
@@ -69,9 +71,13 @@ class HelperClient:
 
     async def spawn(
         self, vm: str, number: int, vcpus: int, memory_mib: int, init: str, accel: Accel, *, confined: bool = False,
+        incoming: bool = False,
     ) -> Process:
-        """Start QEMU, or find it running. `memory_mib` is the guest's RAM, `confined` means `egress integrations`."""
-        return await self._ask(Spawn(vm, number, vcpus, memory_mib, init, accel, confined), Process)
+        """Start QEMU, or find it running. `memory_mib` is the guest's RAM, `confined` means `egress integrations`.
+
+        With `incoming` it waits for memory to go on from.
+        """
+        return await self._ask(Spawn(vm, number, vcpus, memory_mib, init, accel, confined, incoming), Process)
 
     async def kill(self, vm: str, number: int) -> None:
         """End QEMU at once."""
@@ -88,6 +94,10 @@ class HelperClient:
     async def usage(self, vm: str, number: int) -> Used:
         """Memory, CPU time and threads of the VM's process."""
         return await self._ask(Usage(vm, number), Used)
+
+    async def builds(self) -> Built:
+        """What machines are made of on this node."""
+        return await self._ask(Builds(), Built)
 
     async def facts(self) -> HostFacts:
         """What the host offers and what stands in the way."""

@@ -46,6 +46,8 @@ class Machine:
     init: str
     accel: Accel
     tsc_khz: int
+    incoming: bool = False
+    """Wait for the memory of a machine that ran before, instead of booting."""
 
 
 def kernel_words(machine: Machine) -> str:
@@ -66,12 +68,19 @@ def command_line(machine: Machine, fds: Descriptors) -> list[str]:
     return [
         QEMU, "-name", f"{machine.name},process={machine.name[:15]}", "-nodefaults", "-no-user-config",
         "-display", "none", "-no-reboot", "-sandbox", _SANDBOX, *_cpu(machine),
-        "-m", f"{machine.memory_mib}M", "-M", _MACHINE,
+        *_memory(machine),
         "-kernel", str(machine.kernel), "-initrd", str(machine.initrd), "-append", kernel_words(machine),
         *_talk(fds), *_disk(machine), *_net(machine, fds),
         "-device", "virtio-serial-device,max_ports=2", "-device", "virtserialport,chardev=agent,name=ussy",
         "-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-device,rng=rng0",
     ]
+
+
+def _memory(machine: Machine) -> list[str]:
+    """The RAM block has one name whatever is behind it, so that a machine can go on from another's memory."""
+    words = ["-m", f"{machine.memory_mib}M", "-object", f"memory-backend-ram,id=ram,size={machine.memory_mib}M"]
+    wait = ["-incoming", "defer", "-S"] if machine.incoming else []
+    return [*words, "-M", f"{_MACHINE},memory-backend=ram", *wait]
 
 
 def _cpu(machine: Machine) -> list[str]:

@@ -19,13 +19,15 @@ from ussycode.runtime.net.policy import Policy
 from ussycode.runtime.privileged import cgroups, jail, processes, vm_files
 from ussycode.runtime.privileged.birth import Life, give_birth
 from ussycode.runtime.privileged.cgroups import Cgroups, Limits
-from ussycode.runtime.privileged.command_line import Descriptors, Machine, command_line
+from ussycode.runtime.privileged.command_line import QEMU, Descriptors, Machine, command_line
 from ussycode.runtime.privileged.containers import Child, Containers
 from ussycode.runtime.privileged.jail import Jail
 from ussycode.runtime.privileged.network import Network
 from ussycode.runtime.privileged.processes import Record
 from ussycode.runtime.privileged.protocol import (
     Accel,
+    Builds,
+    Built,
     Confine,
     DiskOwn,
     Done,
@@ -51,6 +53,7 @@ OVERHEAD_MIB = 256
 """What QEMU may use beyond the guest's own memory: translation cache, device buffers, page cache of the disk."""
 THREADS = 128
 """Threads of one QEMU beyond its virtual CPUs: its disk worker pool alone may grow to 64."""
+_QEMU_SECONDS = 20.0
 _KVM = Path("/dev/kvm")
 
 
@@ -83,6 +86,12 @@ class Helper:
         return Containers(
             self.instance, self.cgroups, self.network, self.boot.guest, self.with_containers, self.children
         )
+
+    @cached_property
+    def _qemu(self) -> str:
+        """What QEMU calls itself."""
+        said = subprocess.run([QEMU, "--version"], capture_output=True, text=True, timeout=_QEMU_SECONDS, check=True)
+        return said.stdout.partition("\n")[0]
 
     def do(self, request: Request) -> Reply:
         """Carry out one request. What the host refuses comes back as a sentence, never as an exception."""
@@ -130,6 +139,8 @@ class Helper:
                 return Used(*self.cgroups.used(number))
             case Facts():
                 return self._facts()
+            case Builds():
+                return Built(self.boot.digest, self._qemu)
             case _:
                 return self.containers.do(request)
 
@@ -189,7 +200,7 @@ class Helper:
             name=wanted.vm, kernel=self.boot.kernel, initrd=self.boot.initrd,
             disk=self.instance.vm_data(wanted.vm) / vm_files.DISK, mac=self.instance.mac(wanted.number),
             vcpus=wanted.vcpus, memory_mib=wanted.memory_mib, init=wanted.init, accel=wanted.accel,
-            tsc_khz=self.tsc_khz,
+            tsc_khz=self.tsc_khz, incoming=wanted.incoming,
         )
 
     def _confine(self, wanted: Confine) -> Reply:

@@ -77,6 +77,8 @@ class Spawn(Verb, frozen=True):
     accel: Accel
     confined: bool = False
     """`egress integrations`."""
+    incoming: bool = False
+    """It waits for memory that control hands to it, instead of booting."""
 
 
 class Kill(Verb, frozen=True):
@@ -105,6 +107,10 @@ class Usage(Verb, frozen=True):
 
     vm: VmName
     number: Number
+
+
+class Builds(Verb, frozen=True):
+    """What machines are made of here: memory written with one build may not be understood by another."""
 
 
 class Facts(Verb, frozen=True):
@@ -197,7 +203,8 @@ ContainerVerb = (
     | ContainerDisk
 )
 Request = (
-    ContainerVerb | NetUp | NetDown | NetCheck | Confine | DiskOwn | Spawn | Kill | Look | RemoveTraces | Usage | Facts
+    ContainerVerb | NetUp | NetDown | NetCheck | Confine | DiskOwn | Spawn | Kill | Look | RemoveTraces | Usage
+    | Facts | Builds
 )
 
 
@@ -245,6 +252,13 @@ class HostFacts(Answer, frozen=True):
     """Sentences about what is left of VMs that do not run; nothing of it was removed."""
 
 
+class Built(Answer, frozen=True):
+    """Digest of kernel, initrd and guest program, and QEMU's own version line."""
+
+    boot: str
+    qemu: str
+
+
 class Mended(Answer, frozen=True):
     """What was not as it should be, as sentences; empty when all was well."""
 
@@ -273,7 +287,7 @@ class Disk(Answer, frozen=True):
     snapshots: tuple[Kept, ...]
 
 
-Reply = Grown | Disk | Done | Refused | Process | Used | HostFacts | Mended
+Reply = Built | Grown | Disk | Done | Refused | Process | Used | HostFacts | Mended
 
 encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(Request).decode

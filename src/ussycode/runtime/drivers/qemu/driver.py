@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from ussycode.base.clock import Clock
 from ussycode.base.errors import ErrorCode, Kind
@@ -23,10 +26,6 @@ BOOT_SECONDS = 60.0
 NO_IMAGE = ErrorCode(
     "image.missing", Kind.NOT_FOUND, "there is no image named {image} on this node",
     hint="the operator builds it: ussycode image build {image}",
-)
-NO_PAUSE = ErrorCode(
-    "vm.no-pause", Kind.UNAVAILABLE, "this node cannot write the memory of a VM to disk",
-    hint="stop it instead: its disk stays, its processes end",
 )
 
 
@@ -55,6 +54,7 @@ class QemuDriver:
     async def open(self) -> None:
         """Load the network rules and take over every VM that is on disk, running or not."""
         await self._host.helper.net_up()
+        self._host = replace(self._host, build=await self._build())
         self._guard = asyncio.create_task(guard.watch(self._host.helper.net_check, self._check_seconds))
         for state in saved.every(self._host.instance.data / "vms"):
             machine = Machine(self._host, state)
@@ -97,12 +97,18 @@ class QemuDriver:
                 await machine.stop()
 
     async def pause(self, want: Want) -> None:
-        """Raises NO_PAUSE."""
-        raise NO_PAUSE()
+        """Write the memory to disk and end QEMU. Raises NO_ROOM, NOT_PAUSED; the VM goes on running then."""
+        machine = self._machines.get(want.vm)
+        if machine is not None:
+            async with machine.verbs:
+                await machine.pause(want)
 
     async def resume(self, want: Want) -> None:
-        """Boot: there is never a memory to go on from."""
-        await self.start(want)
+        """Go on from the memory, or boot without one."""
+        machine = self._machines.get(want.vm)
+        if machine is not None:
+            async with machine.verbs:
+                await machine.resume(want)
 
     async def destroy(self, vm: VmId) -> None:
         """Remove every trace; no error when there is none."""
@@ -147,6 +153,13 @@ class QemuDriver:
         """The last console lines; empty for an unknown VM."""
         machine = self._machines.get(vm)
         return "" if machine is None else machine.console()
+
+    async def _build(self) -> str:
+        """What a machine's memory depends on besides its own size."""
+        built = await self._host.helper.builds()
+        cpu = Path("/proc/cpuinfo").read_text() if self._host.accel is Accel.KVM else ""
+        facts = sorted({line for line in cpu.splitlines() if line.startswith(("model name", "flags"))})
+        return " ".join([built.qemu, self._host.accel, hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]])
 
     def _changed(self) -> None:
         for listener in self._listeners:

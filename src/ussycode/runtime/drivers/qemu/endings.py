@@ -17,6 +17,8 @@ class Ending:
 
 
 POWERED_OFF = Ending(Phase.STOPPED, "the guest powered itself off")
+UNFIT = Ending(Phase.STARTING, "")
+"""The memory it was to go on from is of no use: it is to be booted instead."""
 RESET = Ending(Phase.STARTING, "")
 LOST = Ending(Phase.PREPARED, "")
 TOO_MANY_RESETS = Ending(Phase.FAILED, "the guest keeps restarting itself")

@@ -15,10 +15,11 @@ from ussycode.base.clock import Clock
 from ussycode.base.errors import Failure
 from ussycode.runtime import disks
 from ussycode.runtime.driver import Egress, OriginKind, Phase, Sample, Seen, Want
-from ussycode.runtime.drivers.qemu import console, endings
+from ussycode.runtime.drivers.qemu import console, endings, memory
 from ussycode.runtime.drivers.qemu.monitor import Monitor
 from ussycode.runtime.drivers.qemu.process import Watch
-from ussycode.runtime.drivers.qemu.saved import Saved, forget, save
+from ussycode.runtime.drivers.qemu.saved import Saved, Source, forget, save
+from ussycode.runtime.drivers.qemu.turn import Turn
 from ussycode.runtime.guest.channel import ControlChannel
 from ussycode.runtime.guest.identity import Identity
 from ussycode.runtime.guest.streams import GuestAddress
@@ -54,6 +55,8 @@ class Host:
     boot_timeout: float
     boots: asyncio.Semaphore
     changed: Callable[[], None]
+    build: str = ""
+    """What machines are made of here; memory of another build is not gone on from."""
 
 
 @dataclass
@@ -86,6 +89,7 @@ class Machine:
             pid=self._record.pid if self._record is not None else 0,
             disk_turn=0 if saved.phase is Phase.ABSENT else saved.disk_turn,
             disk_gib=0 if saved.phase is Phase.ABSENT else saved.disk_gib or saved.want.disk_gib,
+            cold=saved.cold,
         )
 
     def guest_address(self) -> GuestAddress | None:
@@ -112,16 +116,55 @@ class Machine:
         """Boot in the background. A boot that is under way already, or over, is not begun again."""
         if self._life is not None or self.saved.boot >= want.boot:
             return
+        memory.drop(self.folder)
+        self._begin(want, Source.BOOT)
+
+    def _begin(self, want: Want, source: Source, *, cold: bool = False) -> None:
         self._ending = False
-        self._become(Phase.STARTING, want=want, boot=want.boot, detail="", console="")
+        self._become(Phase.STARTING, want=want, boot=want.boot, detail="", console="", source=source, cold=cold)
         self._life = asyncio.create_task(self._live(None))
+
+    async def pause(self, want: Want) -> None:
+        """Write the memory to disk and end QEMU; on failure the guest goes on running. Raises NO_ROOM, NOT_PAUSED."""
+        if self.saved.phase is not Phase.RUNNING:
+            return
+        channel = await self._connected()
+        if channel is None or self._monitor is None:
+            raise memory.NOT_PAUSED(why="it does not answer")
+        with suppress(Failure):  # should the memory be lost, the disk is what it is after a short power cut
+            await channel.sync()
+        try:
+            await memory.write(self.folder, self._monitor, want.memory_mib, self._fits)
+        except BaseException:
+            with suppress(Failure):
+                await self._monitor.awaken()
+            raise
+        self._ending = True
+        self._become(Phase.PAUSED, cold=False)
+        await self._end()
+
+    async def resume(self, want: Want) -> None:
+        """Go on in the background from what `pause` wrote, or boot when that is of no use."""
+        if self._life is not None or self.saved.phase is not Phase.PAUSED:
+            return
+        sound = await asyncio.to_thread(memory.is_sound, self.folder, self._fits)
+        if not sound:
+            memory.drop(self.folder)
+        self._begin(want, Source.MEMORY if sound else Source.BOOT, cold=not sound)
+
+    @property
+    def _fits(self) -> str:
+        want = self.saved.want
+        return f"{self.host.build} {want.vcpus} vcpus {want.memory_mib} MiB"
 
     def adopt(self) -> None:
         """Take up where an earlier process of control left off, from the record and the saved state alone."""
         record = processes.read(self.host.instance.vm_run(self.saved.want.vm))
         if record is not None and processes.alive(record):
             self._record = record
-            self._life = asyncio.create_task(self._live(record))
+            self._life = asyncio.create_task(self._take_over(record))
+        elif self.saved.phase is Phase.STARTING and self.saved.source is Source.MEMORY:
+            self._become(Phase.PAUSED)
         elif self.saved.phase in (Phase.STARTING, Phase.RUNNING):
             ending = endings.unwatched(record)
             self._become(ending.phase, boot=0 if ending.phase is Phase.PREPARED else self.saved.boot,
@@ -133,6 +176,7 @@ class Machine:
         if self._life is not None:
             await self._ask_guest_to_shut_down()
             await self._end()
+        memory.drop(self.folder)
         self._become(Phase.STOPPED, boot=0, detail="", console="")
 
     async def destroy(self) -> None:
@@ -236,6 +280,19 @@ class Machine:
         await self.host.helper.kill(self.saved.want.vm, self.saved.want.number)
         await watch.ended_within(KILL_SECONDS)
 
+    async def _take_over(self, record: Record) -> None:
+        """Bring to an end what an earlier process of control had begun with the QEMU of `record`."""
+        if self.saved.phase is not Phase.PAUSED and self.saved.source is Source.BOOT:
+            await self._live(record)
+            return
+        with suppress(Failure):  # written down, or not gone on yet: this QEMU holds nothing of its own
+            await self._clear_away()
+        if self.saved.phase is not Phase.PAUSED:
+            await self._live(None)
+            return
+        self._life = self._record = None
+        self.host.changed()
+
     async def _live(self, record: Record | None) -> None:
         """From spawn (or adoption) to the end. The outermost frame: whatever goes wrong, the VM gets an ending."""
         try:
@@ -263,26 +320,32 @@ class Machine:
                 return ending
             with suppress(Failure):
                 await self._clear_away()
+            record = None
+            if ending is endings.UNFIT:
+                self._become(Phase.STARTING, source=Source.BOOT, cold=True)
+                continue
             resets = resets + 1 if self.host.clock.now() - born < RESET_WINDOW else 1
             if resets > MAX_RESETS:
                 return endings.TOO_MANY_RESETS
-            record = None
             self._become(Phase.STARTING)
 
     async def _one_boot(self, record: Record | None) -> endings.Ending:
         want = self.saved.want
-        async with _Turn(self.host.boots, waits=self.saved.phase is Phase.STARTING) as turn:
+        async with Turn(self.host.boots, waits=self.saved.phase is Phase.STARTING) as turn:
+            adopted = record is not None
             record = record or await self._spawn()
             run = self.host.instance.vm_run(want.vm)
             with Watch(record) as watch:
                 self._record, self._watch = record, watch
                 try:
                     async with Monitor(run / vm_files.QMP_SOCKET) as self._monitor:
+                        if not await self._goes_on(watch, self._monitor, adopted=adopted):
+                            return endings.UNFIT
                         return await self._talk(run, watch, self._monitor, turn)
                 finally:
                     self._record = self._watch = self._monitor = None
 
-    async def _talk(self, run: Path, watch: Watch, monitor: Monitor, turn: _Turn) -> endings.Ending:
+    async def _talk(self, run: Path, watch: Watch, monitor: Monitor, turn: Turn) -> endings.Ending:
         self._channel = ControlChannel(run / vm_files.AGENT_SOCKET, self.host.clock)
         self._channel.start()
         try:
@@ -296,7 +359,7 @@ class Machine:
         want, saved = self.saved.want, self.saved
         asked = asyncio.ensure_future(self.host.helper.spawn(
             want.vm, want.number, want.vcpus, want.memory_mib, saved.init, self.host.accel,
-            confined=want.egress is Egress.INTEGRATIONS,
+            confined=want.egress is Egress.INTEGRATIONS, incoming=saved.source is not Source.BOOT,
         ))
         try:
             process = await asyncio.shield(asked)
@@ -306,8 +369,43 @@ class Machine:
         _log.info("spawned", vm=want.vm, pid=process.pid, boot=saved.boot)
         return Record(process.pid, process.started, want.number, self.host.instance.uid(want.number))
 
+    async def _goes_on(self, watch: Watch, monitor: Monitor, *, adopted: bool) -> bool:
+        """Let a guest run on from its memory; True at once for one that boots. False: the memory is of no use."""
+        if adopted and monitor.connected:
+            memory.drop(self.folder)  # of a pause that was cut off: the guest goes on instead
+            with suppress(Failure):
+                await monitor.awaken()
+        if self.saved.source is Source.BOOT:
+            return True
+        loading = asyncio.create_task(self._loaded(monitor))
+        ended = asyncio.create_task(watch.over.wait())
+        try:
+            await asyncio.wait({loading, ended}, return_when=asyncio.FIRST_COMPLETED)
+            loaded = loading.done() and loading.result()
+        finally:
+            for task in (loading, ended):
+                task.cancel()
+            await asyncio.gather(loading, ended, return_exceptions=True)
+        if not loaded:
+            _log.warning("memory is of no use", vm=self.saved.want.vm)
+            memory.drop(self.folder)
+            await self._quit_or_kill(watch)
+            return False
+        memory.give_up(self.folder)
+        self._become(Phase.STARTING, source=Source.BOOT)
+        with suppress(Failure):
+            await monitor.awaken()
+        return True
+
+    async def _loaded(self, monitor: Monitor) -> bool:
+        try:
+            with (self.folder / memory.FILE).open("rb") as file:
+                return await monitor.load(file.fileno())
+        except (OSError, Failure):
+            return False
+
     async def _watch_over(
-        self, watch: Watch, monitor: Monitor, channel: ControlChannel, turn: _Turn
+        self, watch: Watch, monitor: Monitor, channel: ControlChannel, turn: Turn
     ) -> endings.Ending:
         booted = await self._until_it_answers(watch, channel)
         turn.over()
@@ -362,11 +460,12 @@ class Machine:
 
     def _become(
         self, phase: Phase, *, want: Want | None = None, boot: int | None = None, detail: str | None = None,
-        console: str | None = None,
+        console: str | None = None, source: Source | None = None, cold: bool | None = None,
     ) -> None:
         """Change the state, on disk first, and let the loop know when others would see a difference."""
         before = self.saved
-        given = {"want": want, "boot": boot, "detail": detail, "console": console}
+        given = {"want": want, "boot": boot, "detail": detail, "console": console, "source": source,
+                 "cold": cold}
         changes: dict[str, object] = {name: value for name, value in given.items() if value is not None}
         after = msgspec.structs.replace(before, phase=phase, **changes)
         if after == before:
@@ -376,27 +475,3 @@ class Machine:
         if (after.phase, after.boot, after.detail) != (before.phase, before.boot, before.detail):
             _log.info("phase", vm=after.want.vm, phase=after.phase.value, boot=after.boot, detail=after.detail)
             self.host.changed()
-
-
-class _Turn:
-    """A place among the machines that boot at once, given back when the boot is over, not the life."""
-
-    def __init__(self, places: asyncio.Semaphore, *, waits: bool) -> None:
-        self._places = places
-        self._waits = waits
-        self._held = False
-
-    async def __aenter__(self) -> _Turn:
-        if self._waits:
-            await self._places.acquire()
-            self._held = True
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.over()
-
-    def over(self) -> None:
-        """Give the place to the next one. Idempotent."""
-        if self._held:
-            self._held = False
-            self._places.release()

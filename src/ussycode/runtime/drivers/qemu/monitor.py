@@ -10,10 +10,16 @@ from typing import Any
 from qemu.qmp import EventListener, QMPClient
 from qemu.qmp.error import QMPError
 
+from ussycode.base.errors import ErrorCode, Kind
 from ussycode.runtime.disks import DISK_FAILED
 
 TIMEOUT = 5.0
 """Seconds for connecting, for one command and for closing; a second client hangs without a greeting."""
+SAVE_SECONDS, LOAD_SECONDS = 120.0, 120.0
+"""For writing or reading a guest's whole memory; a disk gives some hundred MB a second."""
+_NO_BOUND = 1 << 40
+_MOVE_ENDS = ("completed", "failed", "cancelled")
+MONITOR_FAILED = ErrorCode("vm.monitor", Kind.FAILED, "QEMU does not do what it is told")
 _LAST_WORD = 0.5
 """Seconds that an ended QEMU's last event may still be on its way; one that was killed sends none."""
 
@@ -27,6 +33,8 @@ class Monitor:
         self._client.logger.setLevel(logging.CRITICAL)  # every end of a VM is an error to it
         self._shutdown: EventListener = EventListener(names=("SHUTDOWN",))
         self._client.register_listener(self._shutdown)
+        self._migration: EventListener = EventListener(names=("MIGRATION",))
+        self._client.register_listener(self._migration)
         self._connected = False
 
     async def __aenter__(self) -> Monitor:
@@ -51,6 +59,69 @@ class Monitor:
                 event: Any = await self._shutdown.get()
             return str(event["data"]["reason"])
         return ""
+
+    @property
+    def connected(self) -> bool:
+        """Whether QEMU could be reached."""
+        return self._connected
+
+    async def halt(self) -> None:
+        """Let the guest stand still. Raises MONITOR_FAILED, as the verbs below."""
+        await self._do("stop")
+
+    async def go_on(self) -> None:
+        """Let the guest run on."""
+        await self._do("cont")
+
+    async def awaken(self) -> None:
+        """Let the guest run on when somebody who is gone had halted it."""
+        now: Any = await self._do("query-status")
+        if not now["running"]:
+            await self._do("migrate_cancel")
+            await self.go_on()
+
+    async def save(self, fd: int, *, shared: bool = False) -> bool:
+        """Write memory and devices of a halted guest to `fd`; False when QEMU says that it failed.
+
+        `shared` leaves memory out that lies in a file of its own.
+        """
+        await self._prepare_move(fd, shared)
+        await self._do("migrate", uri="fd:memory")
+        return await self._moved(SAVE_SECONDS)
+
+    async def load(self, fd: int, *, shared: bool = False) -> bool:
+        """Take memory and devices from `fd`; the guest is halted then. False when they are of no use."""
+        await self._prepare_move(fd, shared)
+        await self._do("migrate-incoming", uri="fd:memory")
+        return await self._moved(LOAD_SECONDS)
+
+    async def _prepare_move(self, fd: int, shared: bool) -> None:
+        wished = {"events": True, "x-ignore-shared": shared}
+        listed = [{"capability": name, "state": state} for name, state in wished.items()]
+        await self._do("migrate-set-capabilities", capabilities=listed)
+        await self._do("migrate-set-parameters", **{"max-bandwidth": _NO_BOUND})
+        self._migration.clear()
+        self._client.send_fd_scm(fd)
+        await self._do("getfd", fdname="memory")
+
+    async def _moved(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    event: Any = await self._migration.get()
+                    if event["data"]["status"] in _MOVE_ENDS:
+                        return bool(event["data"]["status"] == "completed")
+        except TimeoutError as error:
+            raise MONITOR_FAILED().because(error) from error
+
+    async def _do(self, command: str, **arguments: object) -> object:
+        if not self._connected:
+            raise MONITOR_FAILED().because("not connected")
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return await self._client.execute(command, arguments)
+        except (QMPError, OSError, EOFError, TimeoutError) as error:
+            raise MONITOR_FAILED().because(f"{command}: {error!r}") from error
 
     async def resize(self, size: int) -> None:
         """Make the guest's disk `size` bytes large while it runs. Raises DISK_FAILED."""

@@ -1,6 +1,7 @@
 """What must be known of a VM after a crash of everything: one file per VM, replaced in one rename."""
 from __future__ import annotations
 
+import enum
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,13 @@ from ussycode.runtime.guest.identity import Service
 from ussycode.runtime.publish import write_atomically
 
 _FILE = "vm.json"
+
+
+class Source(enum.StrEnum):
+    """Where a starting machine's memory comes from."""
+
+    BOOT = "boot"
+    MEMORY = "memory"
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -33,6 +41,10 @@ class Saved(msgspec.Struct, frozen=True):
     """Size the disk was made or grown to; 0 in a record that does not say, where it is the wish's."""
     detail: str = ""
     console: str = ""
+    source: Source = Source.BOOT
+    """What the present start goes on from; BOOT again the moment before the guest runs on."""
+    cold: bool = False
+    """The last resume had no memory to go on from."""
 
 
 def load(folder: Path) -> Saved | None:
