@@ -98,7 +98,7 @@ async def test_without_sound_memory_it_boots_and_says_so(node: Node, harm: str) 
     if harm == "changed":
         with file.open("r+b") as opened:
             opened.seek(file.stat().st_size // 2)
-            opened.write(bytes(64))
+            opened.write(os.urandom(64))
     await resumed(driver)
     assert (await look(driver, VM)).cold
     assert await says(driver, "cat ~/note; test -e /dev/shm/note || echo fresh") == "kept\nfresh"

@@ -97,7 +97,7 @@ class QemuDriver:
                 await machine.stop()
 
     async def pause(self, want: Want) -> None:
-        """Write the memory to disk and end QEMU. Raises NO_ROOM, NOT_PAUSED; the VM goes on running then."""
+        """Write the memory to disk and end QEMU. Raises NO_ROOM, PAUSE_FAILED; the VM goes on running then."""
         machine = self._machines.get(want.vm)
         if machine is not None:
             async with machine.verbs:

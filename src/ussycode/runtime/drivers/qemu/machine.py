@@ -125,12 +125,12 @@ class Machine:
         self._life = asyncio.create_task(self._live(None))
 
     async def pause(self, want: Want) -> None:
-        """Write the memory to disk and end QEMU; on failure the guest goes on running. Raises NO_ROOM, NOT_PAUSED."""
+        """Write the memory to disk and end QEMU; on failure the guest goes on running. Raises NO_ROOM, PAUSE_FAILED."""
         if self.saved.phase is not Phase.RUNNING:
             return
         channel = await self._connected()
         if channel is None or self._monitor is None:
-            raise memory.NOT_PAUSED(why="it does not answer")
+            raise memory.PAUSE_FAILED(why="it does not answer")
         with suppress(Failure):  # should the memory be lost, the disk is what it is after a short power cut
             await channel.sync()
         try:

@@ -18,8 +18,8 @@ FILE = "memory"
 _DRAFT, _ABOUT = "memory.new", "memory.json"
 _BLOCK = 1 << 20
 _MIB = 1 << 20
-NOT_PAUSED = ErrorCode(
-    "vm.not_paused", Kind.FAILED, "the memory of the VM could not be written to disk; it goes on running: {why}",
+PAUSE_FAILED = ErrorCode(
+    "vm.pause_failed", Kind.FAILED, "the memory of the VM could not be written to disk; it goes on running: {why}",
     hint="stop it instead: its disk stays, its processes end",
 )
 
@@ -35,7 +35,7 @@ class About(msgspec.Struct, frozen=True):
 async def write(folder: Path, monitor: Monitor, memory_mib: int, fits: str) -> None:
     """Put the memory of a machine into `folder`, and leave the machine halted.
 
-    Raises NO_ROOM before anything is halted, NOT_PAUSED later; the machine may have to be told to go on.
+    Raises NO_ROOM before anything is halted, PAUSE_FAILED later; the machine may have to be told to go on.
     """
     drop(folder)
     disks.require_room(folder, memory_mib)
@@ -47,12 +47,12 @@ async def write(folder: Path, monitor: Monitor, memory_mib: int, fits: str) -> N
 
 
 async def stream(draft: Path, monitor: Monitor) -> None:
-    """Halt the machine and write all of its memory and devices to `draft`. Raises NOT_PAUSED."""
+    """Halt the machine and write all of its memory and devices to `draft`. Raises PAUSE_FAILED."""
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         await monitor.halt()
         if not await monitor.save(fd):
-            raise NOT_PAUSED(why="QEMU could not write it")
+            raise PAUSE_FAILED(why="QEMU could not write it")
     finally:
         os.close(fd)
 
