@@ -33,7 +33,7 @@ from ussycode.base.db import Database  # noqa: E402
 from ussycode.base.telemetry import Telemetry  # noqa: E402
 from ussycode.doors.web.app import serve_web  # noqa: E402
 from ussycode.identity import ops as identity  # noqa: E402
-from ussycode.ports import App, Waiters  # noqa: E402
+from ussycode.ports import App, Uses, Waiters  # noqa: E402
 from ussycode.tokens.verify import TokenVerifier  # noqa: E402
 
 BAR = {1: 3.0, 16: 10.0}
@@ -47,7 +47,8 @@ async def server(folder: Path) -> None:
     schema.migrate(db.engine)
     config = settings.load({"data_dir": str(folder), "runtime": "fake", "exec_rate": "1000000"}, {})
     images = NamedImages((config.default_image,))
-    app = App(config, db, clock, LocalLink(NoGuests()), images, Waiters(), Telemetry("bench"), lambda: None)
+    quiet = Telemetry("bench")
+    app = App(config, db, clock, LocalLink(NoGuests()), images, Waiters(), quiet, lambda: None, Uses(clock))
     signer = Signer.make(folder)
     await identity.register(app, signer.public, "alice", "alice")
     tokens = TokenVerifier(app)

@@ -32,7 +32,12 @@ def execs() -> None:
     subprocess.run([sys.executable, ROOT / "bench/exec_bench.py"], check=True, timeout=300)
 
 
-PARTS = {"vms": vms, "edge": edge, "exec": execs}
+def lobby() -> None:
+    """The lobby over SSH."""
+    subprocess.run([sys.executable, ROOT / "bench/lobby_bench.py"], check=True, timeout=300)
+
+
+PARTS = {"vms": vms, "edge": edge, "exec": execs, "lobby": lobby}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PARTS:

@@ -110,7 +110,8 @@ MAX_WORD = 1000
 
 def printable(text: str, limit: int = 200) -> str:
     """`text` without control characters (C0, DEL, C1, bidi overrides), cut to `limit` characters."""
-    shown = "".join(c if c.isprintable() and c not in _BIDI else "?" for c in text)
+    plain = text.isascii() and text.isprintable()
+    shown = text if plain else "".join(c if c.isprintable() and c not in _BIDI else "?" for c in text)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 

@@ -45,16 +45,22 @@ vms = sa.Table(
     sa.Column("trashed_at", sa.Float, nullable=False, server_default="0"),
 )
 _ENUMS: dict[str, Any] = {"power": Power, "phase": Phase, "isolation": Isolation, "egress": Egress}
+_WORDS = msgspec.json.Decoder(tuple[str, ...])
+_JSON: dict[str, msgspec.json.Decoder[Any]] = {
+    "env": msgspec.json.Decoder(tuple[tuple[str, str], ...]), "command": _WORDS, "tags": _WORDS,
+    "origin": msgspec.json.Decoder(Origin),
+}
 FIRST_NUMBER, LAST_NUMBER = 2, 16_000
 """Numbers stand for addresses and uids; 0 and 1 are the platform's own."""
 
 
 def _vm(row: Any) -> Vm:
     v = dict(row._mapping)
-    env = tuple((k, x) for k, x in json.loads(v["env"]))
-    lists = {name: tuple(json.loads(v[name])) for name in ("command", "tags")}
-    origin = msgspec.json.decode(v["origin"], type=Origin)
-    return Vm(**v | lists | {name: kind(v[name]) for name, kind in _ENUMS.items()} | {"env": env, "origin": origin})
+    for name, kind in _ENUMS.items():
+        v[name] = kind(v[name])
+    for name, decoder in _JSON.items():
+        v[name] = decoder.decode(v[name])
+    return Vm(**v)
 
 
 def _row(values: dict[str, Any]) -> dict[str, Any]:

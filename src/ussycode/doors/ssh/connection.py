@@ -1,6 +1,7 @@
 """One client's connection: its key, its user name, and what it opens."""
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from ussycode.identity.model import User
 from ussycode.ports import App, Attach
 from ussycode.vms.ops import NO_SUCH_VM
 
+FULL = "too many connections; try again in a moment"
+"""What a client is told for whom there is no room."""
 NO_SUBSYSTEM = ErrorCode("ssh.subsystem", Kind.USAGE, "VMs have no {name} over SSH", hint="sftp is there")
 
 
@@ -69,12 +72,14 @@ class Connection(asyncssh.SSHServer):
     # Beginning and end --------------------------------------------------------------------------------------------
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        """Let it in or close it at once."""
+        """Let it in, or close it at once with the reason."""
         self.conn = conn
         self._address = source(conn.get_extra_info("peername"))
         self._entered = self.house.admission.enter(self._address)
         if not self._entered:
-            raise ConnectionRefusedError("too many connections")  # asyncssh closes this one connection
+            # A moment later, when our version is sent: before it a client takes no reason.
+            asyncio.get_running_loop().call_soon(conn.disconnect, asyncssh.DISC_TOO_MANY_CONNECTIONS, FULL)
+            return
         self.house.connections.add(self)
         self.forwards = Forwards(
             self.app, conn, self.room, self.house.visits, lambda: self.fingerprint, self._resolve, self._route,

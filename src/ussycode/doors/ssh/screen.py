@@ -15,11 +15,15 @@ QUIET_SECONDS = 0.5
 TICK_SECONDS = 0.12
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 ERASE = "\r\x1b[K"
+_DOUBTFUL = re.compile("[^\n\t -~]")
+"""Anything but plain ASCII text is looked at character by character."""
 _COLOURS = re.compile("(\x1b\\[[0-9;]*m)")
 
 
 def tame(text: str, colour: bool) -> str:
     """`text` that can only print: no control characters but line ends and, with `colour`, colours."""
+    if not _DOUBTFUL.search(text):
+        return text
     parts = _COLOURS.split(text)
     plain = ["".join(c if c.isprintable() or c in "\n\t" else "?" for c in part) for part in parts[::2]]
     kept = [*parts[1::2], ""] if colour else [""] * len(plain)
