@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import parity
+import sdk
 
 from ussycode.base.errors import DECLARED
 from ussycode.catalog import COMMANDS
@@ -75,7 +76,7 @@ def _json(schema: dict[str, Any]) -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "commands.md": commands, "settings.md": settings, "errors.md": errors, "operator.md": operator,
-    "parity-with-exe-dev.md": partial(parity.page, NOTE), **schemas(),
+    "parity-with-exe-dev.md": partial(parity.page, NOTE), "sdk.md": partial(sdk.page, NOTE), **schemas(),
 }
 
 

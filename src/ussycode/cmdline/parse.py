@@ -115,7 +115,8 @@ JSON = Param("json", "switch", truth, "print one JSON document")
 
 def _param(command: Command, name: str) -> Param:
     flags = {p.flag: p for p in command.params if p.kind in ("flag", "switch")}
-    shorts = {"-" + p.short: p for p in command.params if p.short}
+    # Clients that know one kind of flag write `--d` for `-d`.
+    shorts = {dashes + p.short: p for p in command.params if p.short for dashes in ("-", "--")}
     if found := flags.get(name) or shorts.get(name):
         return found
     near = difflib.get_close_matches(name, [*flags, "--json", "--help"], 1, 0.6)

@@ -5,11 +5,10 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-import segno
-
 from ussycode.access.actions import Action
 from ussycode.base.clock import rfc3339
 from ussycode.base.errors import ErrorCode, Kind, printable
+from ussycode.cmdline.qr import drawn
 from ussycode.cmdline.render import Style, table
 from ussycode.cmdline.spec import ACCOUNT, command, flag, switch, word
 from ussycode.identity import email_commands, ops, sessions
@@ -196,20 +195,11 @@ class LinkView:
     def text(self, style: Style) -> str:
         """The link, and the code when asked for."""
         said = f"{self.url}\n(signs in the browser that opens it; once, within {ops.LINK_SECONDS // 60} minutes)"
-        return f"{_drawn(self.url)}\n{said}" if self.qr else said
+        return f"{drawn(self.url)}\n{said}" if self.qr else said
 
     def document(self) -> LinkDocument:
         """The document of `browser`."""
         return {"url": self.url, "expires_in": ops.LINK_SECONDS}
-
-
-def _drawn(text: str) -> str:
-    rows = [[bool(x) for x in row] for row in segno.make(text, error="m").matrix_iter(border=2)]
-    rows += [[False] * len(rows[0])] if len(rows) % 2 else []
-    pairs = zip(rows[::2], rows[1::2], strict=True)
-    # Half blocks; light modules are drawn, so the code reads on the usual dark terminal.
-    blocks = {(False, False): "█", (False, True): "▀", (True, False): "▄", (True, True): " "}
-    return "\n".join("".join(blocks[cell] for cell in zip(up, down, strict=True)) for up, down in pairs)
 
 
 @command("browser", needs=Action.SESSION_CREATE, on=ACCOUNT, examples=("browser", "browser --qr"))

@@ -1,12 +1,13 @@
 """Commands about sharing."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NotRequired, TypedDict
 
 from ussycode.access.actions import Action
+from ussycode.cmdline.qr import drawn
 from ussycode.cmdline.render import Style
-from ussycode.cmdline.spec import command, vm, word
+from ussycode.cmdline.spec import command, switch, vm, word
 from ussycode.ports import Ctx
 from ussycode.sharing import ops
 from ussycode.sharing.model import Ports
@@ -65,11 +66,13 @@ class ShareView:
     url: str
     whole: bool = False
     status: str = ""
+    qr: bool = False
 
     def text(self, style: Style) -> str:
         """Two lines."""
         who = "anyone" if self.ports.visibility == "public" else "only you, after signing in,"
-        return f"{self.vm_name} is {self.ports.visibility}: {who} can open port {self.ports.primary}\n  {self.url}"
+        said = f"{self.vm_name} is {self.ports.visibility}: {who} can open port {self.ports.primary}\n  {self.url}"
+        return f"{said}\n{drawn(self.url)}" if self.qr else said
 
     def document(self) -> ShareDocument | VisibilityDocument:
         """The documents of `share show` and of the commands that change it."""
@@ -92,10 +95,18 @@ def _view(ctx: Ctx, name: str, ports: Ports, whole: bool = False, status: str = 
     return ShareView(name, ports, config.host_url(config.vm_host(name)), whole, status)
 
 
+@dataclass(frozen=True)
+class Show:
+    """Arguments of `share show`."""
+
+    vm: str = word(target, help="the VM", complete="vm")
+    qr: bool = switch(help="draw the URL as a QR code")
+
+
 @command("share show", needs=Action.VM_READ, on=vm("vm"), reads_only=True, examples=("share show demo",))
-async def show(ctx: Ctx, a: OneVm) -> ShareView:
+async def show(ctx: Ctx, a: Show) -> ShareView:
     """Show who can reach a VM's web port."""
-    return _view(ctx, a.vm, await ops.show(ctx.app, ctx.permit), whole=True)
+    return replace(_view(ctx, a.vm, await ops.show(ctx.app, ctx.permit), whole=True), qr=a.qr)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ussycode.access.decide import Permit
 from ussycode.ports import App
-from ussycode.runtime.driver import Origin, OriginKind
+from ussycode.runtime.driver import Egress, Origin, OriginKind
 from ussycode.vms import ops, policy
 from ussycode.vms.model import Vm
 from ussycode.vms.ops import Spec
@@ -30,6 +30,7 @@ class Wanted:
     vcpus: int | None
     memory_mib: int | None
     disk_gib: int | None
+    egress: Egress | None
     memory: bool
 
 
@@ -43,7 +44,7 @@ async def copy(app: App, permit: Permit, wanted: Wanted) -> Copied:
     policy.require_vcpus(permit.caller.role, size.vcpus)
     spec = Spec(
         wanted.name, source.image, source.env, size, source.isolation, source.command, source.comment,
-        source.tags if wanted.copy_tags else (), source.egress, source.wake,
+        source.tags if wanted.copy_tags else (), wanted.egress or source.egress, source.wake,
         Origin(OriginKind.VM, source.id, memory=wanted.memory),
     )
     made = await ops.create(app, permit, spec)

@@ -82,7 +82,7 @@ class CopyDocument(TypedDict):
     comment: NotRequired[str]
     created_at: str
     egress_policy: Egress
-    elapsed: str
+    elapsed: float
     not_copied: list[str]
 
 

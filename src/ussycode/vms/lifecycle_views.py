@@ -84,10 +84,10 @@ class CopyView:
     def document(self) -> CopyDocument:
         """The document of `cp`."""
         made: CopyDocument = {
-            "name": self.vm.name, "state": "starting", "source": self.source, "ssh": self.place.ssh_command,
+            "name": self.vm.name, "state": "starting", "source": self.source, "ssh": self.place.ssh_dest,
             "ssh_host": self.place.ssh_dest.partition("@")[2], "ssh_user": self.vm.name,
             "https_url": self.place.https_url, "tags": list(self.vm.tags), "created_at": rfc3339(self.vm.created_at),
-            "egress_policy": self.vm.egress, "elapsed": f"{self.elapsed:.1f}s", "not_copied": list(self.left),
+            "egress_policy": self.vm.egress, "elapsed": round(self.elapsed, 3), "not_copied": list(self.left),
         }
         if self.vm.comment:
             made["comment"] = self.vm.comment

@@ -1,6 +1,7 @@
 """The command that makes a VM."""
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -104,8 +105,7 @@ async def _gifts(ctx: Ctx, a: New, kept: dict[str, str]) -> Gifts:
         raise ONE_STDIN()
     if a.template is not None and a.setup_script:
         raise ONE_SCRIPT()
-    # On one line of words a line break is written as \n.
-    own = a.template.script if a.template is not None else a.setup_script.replace("\\n", "\n")
+    own = a.template.script if a.template is not None else _ESCAPED.sub(_unescaped, a.setup_script)
     wanted = own or kept.get("new.setup-script", "")
     script = await _said(ctx, "--setup-script", wanted, MAX_SCRIPT)
     prompt = await _said(ctx, "--prompt", a.prompt, MAX_PROMPT)
@@ -120,6 +120,14 @@ async def _said(ctx: Ctx, name: str, value: str, limit: int) -> str:
     if len(value.encode()) > limit or "\0" in value:
         raise TOO_LONG(flag=name, limit=limit)
     return value
+
+
+_ESCAPED = re.compile(r"\\([n\\])")
+"""On one line of words a line break is written as backslash and n, so a backslash may be written as two."""
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return "\n" if found[1] == "n" else "\\"
 
 
 def _program(script: str) -> str:

@@ -25,6 +25,9 @@ from ussycode.tokens.verify import TokenVerifier
 
 RUN_SECONDS = 30.0
 """How long a client waits for a command; the command itself goes on."""
+MAKING = ("new", "cp")
+MAKING_TIMES = 11
+"""So many times as long it waits for a VM: an image may have to be pulled, or a large disk copied, first."""
 MAX_AT_ONCE = 256
 """Commands and streams of one key that run at the same time."""
 RICH = "application/vnd.ussycode+json"
@@ -86,14 +89,15 @@ class ExecDoor:
     async def _run(self, call: Call) -> Outcome:
         task = asyncio.create_task(run(self.app, call))
         self._count(task, call.caller)
-        done, _ = await asyncio.wait({task}, timeout=self.seconds)
+        seconds = self.seconds * (MAKING_TIMES if call.words[0] in MAKING else 1)
+        done, _ = await asyncio.wait({task}, timeout=seconds)
         if not done:
-            raise self._late(call, task)
+            raise self._late(call, task, seconds)
         return task.result()
 
-    def _late(self, call: Call, task: asyncio.Task[Outcome]) -> Failure:
+    def _late(self, call: Call, task: asyncio.Task[Outcome], seconds: float) -> Failure:
         if call.words[0] != "ssh":
-            return SLOW(command=call.words[0], seconds=f"{self.seconds:g}")
+            return SLOW(command=call.words[0], seconds=f"{seconds:g}")
         # It only waited for the VM; clients try again when they read that it could not be reached.
         task.cancel()
         return NOT_REACHED(name=_vm_of(call.words), why="it is still starting")

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import signal
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -25,8 +26,8 @@ HOLD_SECONDS = 1.0
 HOLD_BYTES = 256 << 10
 """The most output held for that."""
 EXIT_HEADERS = (b"x-ussycode-exit", b"x-exe-exit")
-SIGNALLED = 255
-"""Exit code of a command that a signal ended."""
+LOST = 255
+"""Exit code of a command whose end nobody saw."""
 
 NO_COMMAND = ErrorCode(
     "exec.no_command", Kind.USAGE, "an interactive shell needs a terminal", hint="add a command: ssh {name} uname -a",
@@ -67,7 +68,7 @@ async def run_whole(app: App, what: Attach, limit: int) -> dict[str, object]:
     """
     program = await _open(app, what)
     said = {"stdout": bytearray(), "stderr": bytearray()}
-    status, cut = SIGNALLED, False
+    status, cut = LOST, False
     try:
         async for event in program:
             if isinstance(event, Exit | ExitSignal):
@@ -214,4 +215,5 @@ def _line(event: Stdout | Stderr) -> bytes:
 
 
 def _status(event: Exit | ExitSignal) -> int:
-    return event.status if isinstance(event, Exit) else SIGNALLED
+    """The exit code; 128 and the signal's number, as a shell has it, when a signal ended the command."""
+    return event.status if isinstance(event, Exit) else 128 + signal.Signals[f"SIG{event.name}"]

@@ -1,0 +1,1 @@
+"""The published `exedev` client, unmodified, against ussycode."""
