@@ -41,7 +41,13 @@ mv "$root/exe.dev/.$name" "$root/exe.dev/$name"
 if [ "$name" = prompt ] && [ ! -x "$root$run" ]; then
   rm "$root/exe.dev/$name"; echo "the image has no agent at $run" >&2; exit 3
 fi
-[ -d "$root/run/systemd/system" ] || { chown "$user" "$root/exe.dev" "$root/exe.dev/$name"; exit 7; }
+if [ ! -d "$root/run/systemd/system" ]; then
+  if [ "$name" = setup ]; then
+    : > "$root/exe.dev/setup.runs"; chown "$user" "$root/exe.dev/setup.runs"
+    mkdir -p "$root/etc/systemd/system"; ln -sf /exe.dev/setup.runs "$root/etc/systemd/system/exe-setup.service"
+  fi
+  chown "$user" "$root/exe.dev" "$root/exe.dev/$name"; exit 7
+fi
 if [ "$name" = prompt ]; then input=file:/exe.dev/prompt; else input=null; fi
 cat > "$root/etc/systemd/system/exe-$name.service" <<END
 [Unit]
@@ -63,10 +69,13 @@ done
 """
 NO_SYSTEMD = 7
 """Status of the installer where nothing but the agent can start what was installed."""
+# Clients that wait for the script look for its unit. Here it leads to a file that is there while the script runs; a
+# script that failed stays, which they tell from one that did its work.
 _RUNS_LATER = {
-    "setup": "cd; (sh -lc 'exec /exe.dev/setup' < /dev/null; rm -f /exe.dev/setup) > /exe.dev/setup.log 2>&1 &",
-    "prompt": "cd; (while [ -e /exe.dev/setup ]; do sleep 1; done; sh -lc 'exec /etc/ussycode/agent' < /exe.dev/prompt;"
-              " rm -f /exe.dev/prompt) > /exe.dev/prompt.log 2>&1 &",
+    "setup": "cd; (sh -lc 'exec /exe.dev/setup' < /dev/null && rm -f /exe.dev/setup; rm -f /exe.dev/setup.runs)"
+             " > /exe.dev/setup.log 2>&1 &",
+    "prompt": "cd; (while [ -e /exe.dev/setup.runs ]; do sleep 1; done; sh -lc 'exec /etc/ussycode/agent'"
+              " < /exe.dev/prompt; rm -f /exe.dev/prompt) > /exe.dev/prompt.log 2>&1 &",
 }
 RUNS = {"setup": "/exe.dev/setup", "prompt": "/etc/ussycode/agent"}
 """What is run for each gift. The agent is the image's own program; it finds the prompt on its standard input."""
