@@ -48,7 +48,7 @@ async def server(folder: Path) -> None:
     config = settings.load({"data_dir": str(folder), "runtime": "fake", "exec_rate": "1000000"}, {})
     images = NamedImages((config.default_image,))
     quiet = Telemetry("bench")
-    app = App(config, db, clock, LocalLink(NoGuests()), images, Waiters(), quiet, lambda: None, Uses(clock))
+    app = App(config, db, clock, LocalLink(NoGuests()), images, Waiters(), quiet, lambda: None, Uses(clock), "")
     signer = Signer.make(folder)
     await identity.register(app, signer.public, "alice", "alice")
     tokens = TokenVerifier(app)

@@ -54,7 +54,7 @@ async def server(folder: Path) -> None:
     config = settings.load({"data_dir": str(folder), "runtime": "fake"}, {})
     images = NamedImages((config.default_image,))
     quiet = Telemetry("bench")
-    app = App(config, db, clock, LocalLink(NoGuests()), images, Waiters(), quiet, lambda: None, Uses(clock))
+    app = App(config, db, clock, LocalLink(NoGuests()), images, Waiters(), quiet, lambda: None, Uses(clock), "")
     user = await identity.register(app, read_public_key((folder / "key.pub").read_text()), "olive", "olive")
     await db.write(lambda tx: people.update_user(tx, user.id, role=Role.ADMIN.value))
     await db.write(lambda tx: _fill(tx, user.id, config.default_image))

@@ -24,6 +24,8 @@ from ussycode.ports import App, Uses, Waiters
 from ussycode.runtime.drivers.fake import FakeDriver
 from ussycode.vms import ops as vms
 
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHo5J3xVx8v3kqVb3rZk3x1yq2mJt0m3s5h6n8v6mJtK"
+
 
 @dataclass
 class World:
@@ -74,7 +76,8 @@ async def world(driver: FakeDriver | None = None, **options: str) -> AsyncIterat
     made = driver or FakeDriver()
     loop = Reconciler(made, lambda: vms.wants(app), lambda seen: vms.observe(app, seen), clock)
     images = NamedImages((config.default_image, "debian-min"))
-    app = App(config, db, clock, LocalLink(made), images, Waiters(), Telemetry("test"), loop.nudge, Uses(clock))
+    link, quiet = LocalLink(made), Telemetry("test")
+    app = App(config, db, clock, link, images, Waiters(), quiet, loop.nudge, Uses(clock), HOST_KEY)
     db.listen(app.waiters.heard)
     made.on_change(loop.nudge)
     task = asyncio.create_task(loop.run())

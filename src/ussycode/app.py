@@ -27,7 +27,7 @@ from ussycode.doors.edgefeed.server import FeedServer
 from ussycode.doors.metadata.server import MetadataDoor
 from ussycode.doors.metrics.server import serve_metrics
 from ussycode.doors.ssh.door import SshDoor
-from ussycode.doors.ssh.hostkey import load_host_key
+from ussycode.doors.ssh.hostkey import load_host_key, public_line
 from ussycode.doors.web.app import serve_web
 from ussycode.identity import ops as identity
 from ussycode.identity import sessions
@@ -219,13 +219,15 @@ async def _serve(config: Config, given: ControlSettings) -> None:
         side.driver, lambda: vms.wants(app), lambda seen: vms.observe(app, seen), clock, telemetry=telemetry
     )
     side.driver.on_change(loop.nudge)
+    key = load_host_key(home(config) / "ssh_host_ed25519_key")
     app = App(
-        config, db, clock, LocalLink(side.guests), side.images, Waiters(), telemetry, loop.nudge, Uses(clock)
+        config, db, clock, LocalLink(side.guests), side.images, Waiters(), telemetry, loop.nudge, Uses(clock),
+        public_line(key),
     )
     await identity.approve_admins(app, _keys(given.admin_keys))
     tokens = TokenVerifier(app)
     feed = FeedServer(app, frozenset({0, given.edge_uid}), Answers(app, tokens))
-    door = SshDoor(app, [load_host_key(home(config) / "ssh_host_ed25519_key")])
+    door = SshDoor(app, [key])
     # Who waits hears last: by then edges and doors know, and what was waited for is true everywhere.
     for listener in (_counted(app), tokens.heard, feed.heard, door.heard, _nudged(app), app.waiters.heard):
         db.listen(listener)

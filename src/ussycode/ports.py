@@ -148,6 +148,8 @@ class App:
     nudge: Callable[[], None]
     """Ask the reconciler to look now."""
     uses: Uses
+    host_key: str
+    """Public host key of the SSH door: `ssh-ed25519 AAAA…`."""
 
 
 class Talk(Protocol):

@@ -19,7 +19,7 @@ LINES = (
     "new --name {}-box --env A=1", "ls {}-box", "share show {}-box", "share port {}-box", "share port {}-box 3000",
     "share set-public {}-box", "share set-private {}-box", "restart {}-box", "rename {}-box {}-bin",
     "ssh {}-bin 'exit 3'",
-    "projects", "doctor",
+    "projects", "doctor", "known-hosts",
     "rm {}-bin nothere", "ssh-key add KEY", "ssh-key rename {}-key {}-desk", "ssh-key tag {}-desk prod",
     "ssh-key remove {}-desk",
 )

@@ -21,7 +21,8 @@ from ussycode.vms import samples
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJzDOXvS0ZkB2bq8v1yYkN0Vn5t9h6n8v6mJt0m3sQF laptop"
 LINES = (
-    "help", "help share", "help new", "ls --help", "doc", "doc tokens", "exit", "logout", "set-region local",
+    "help", "help share", "help new", "help --aliases", "share help", "known-hosts",
+    "ls --help", "doc", "doc tokens", "exit", "logout", "set-region local",
     "ssh-config", "completion bash", "complete 'share sh'", "projects", "doctor", "quota", "whoami",
     "new --name demo --env A=1 --tag prod,web --comment 'the shop'", "new --name bare --setup-script true", "ls",
     "ls -l --group tag", "ls 'no-*'", "SAMPLE", "stat demo", "stat demo --range 30d", "ls -l", "why demo",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.product.web_world import HOME, WebWorld, web_world
+from tests.world import HOST_KEY
 from ussycode.catalog import COMMANDS, declined, manual
 
 ALLOWED = '{"cmds":["doc","ssh-config","completion","complete","set-region","new","team","billing"]}'
@@ -54,6 +55,18 @@ async def test_what_is_not_offered_says_why(place: WebWorld) -> None:
     assert (await place.exec("billing plan --all", token)).json["error"].startswith("billing is not offered on a self-")
     assert (await place.exec("set-region local", token)).json == {"region": "local", "region_display": "this host"}
     assert (await place.exec("set-region lax", token)).json == {"error": "there is no region 'lax' here"}
+
+
+async def test_the_line_for_known_hosts_names_the_lobby_and_every_vm(place: WebWorld) -> None:
+    line = (await place.exec("known-hosts", place.alice.token('{"cmds":["known-hosts"]}'))).json["known_hosts"]
+    assert line == f"[localhost]:2222,localhost {HOST_KEY}"
+
+
+async def test_a_group_explains_itself_in_each_spelling(place: WebWorld) -> None:
+    told = [(await place.exec(line)).json for line in ("help share", "share help")]
+    assert told[0] == told[1]
+    aliases = (await place.exec("help --aliases")).json["aliases"]
+    assert (aliases["int"], aliases["vm-logs"], aliases["restore"]) == ("integrations", "why", "snapshot restore")
 
 
 async def test_files_for_the_callers_machine(place: WebWorld) -> None:

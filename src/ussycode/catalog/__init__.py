@@ -23,7 +23,7 @@ TREE: Tree = Tree.of(
     ("Sharing", sharing.ALL),
     ("You", (*identity.ALL, *credentials.ALL, *account_commands.ALL, *advice_commands.ALL)),
     ("This lobby", (help_of(lambda: TREE), manual.doc, exit_command)),
-    ("Your own machine", (clients.ssh_config, clients.completion, clients.complete_of(lambda: TREE))),
+    ("Your own machine", (*clients.ALL, clients.complete_of(lambda: TREE))),
     ("Elsewhere", declined.ALL),
 )
 COMMANDS = TREE.commands

@@ -76,6 +76,15 @@ async def ssh_config(ctx: Ctx, a: Nothing) -> FileView:
     return FileView("ssh_config", "\n".join([_lobby(config), *hosts]))
 
 
+@command("known-hosts", needs=Action.NOTHING, on=NOTHING, reads_only=True,
+         examples=("known-hosts >> ~/.ssh/known_hosts",))
+async def known_hosts(ctx: Ctx, a: Nothing) -> FileView:
+    """Print the line for ~/.ssh/known_hosts: one host key for the lobby and every VM."""
+    domain, port = ctx.app.config.domain, ctx.app.config.ssh_port
+    names = domain if port == 22 else f"[{domain}]:{port},{domain}"
+    return FileView("known_hosts", f"{names} {ctx.app.host_key}")
+
+
 def _lobby(config: Config) -> str:
     where = f"Host {config.domain}\n  HostName {config.domain}\n  Port {config.ssh_port}\n"
     return f"# VMs at {config.domain}; written by: ssh-config\n{where}"
@@ -178,3 +187,6 @@ class Values:
         known = {"vm": self.vms, "tag": self.tags, "shell": SHELLS, "page": tuple(p.slug for p in manual.pages()),
                  "project": tuple(PROJECTS)}
         return known.get(kind, ())
+
+
+ALL = (ssh_config, known_hosts, completion)

@@ -45,6 +45,8 @@ class Tree:
             found = self.named(" ".join(words[:length])) if len(words) >= length else None
             if found is not None:
                 return found, tuple(words[length:])
+        if len(words) == 2 and words[1] == "help" and self.under(words[:1]) and (found := self.named("help")):
+            return found, (words[0],)
         raise self.unknown(words)
 
     def unknown(self, words: Sequence[str]) -> Exception:

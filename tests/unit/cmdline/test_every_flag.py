@@ -88,7 +88,7 @@ def test_help_fits_eighty_columns_and_says_what_it_is_for(command: Command) -> N
 @pytest.mark.parametrize("command", COMMANDS, ids=name)
 def test_examples_are_lines_that_parse(command: Command) -> None:
     for example in command.examples:
-        line = example.partition(" < ")[0].partition(" > ")[0].replace("…", "x").replace("AAAA...", "AAAA")
+        line = example.partition(" < ")[0].partition(" >")[0].replace("…", "x").replace("AAAA...", "AAAA")
         found, rest = TREE.find(split(line))
         assert found is command, example
         parse(found, rest)

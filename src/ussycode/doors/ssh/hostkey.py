@@ -17,6 +17,11 @@ def load_host_key(path: Path) -> asyncssh.SSHKey:
     return asyncssh.read_private_key(path)
 
 
+def public_line(key: asyncssh.SSHKey) -> str:
+    """The public part as `type base64`."""
+    return " ".join(key.export_public_key().decode().split()[:2])
+
+
 def _make(path: Path) -> None:
     key = asyncssh.generate_private_key("ssh-ed25519", "ussycode")
     fresh = path.with_name(path.name + ".new")
