@@ -11,6 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from ussycode.base.clock import SystemClock
+from ussycode.runtime.drivers.qemu import saved
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
 from ussycode.runtime.images.store import ImageStore
 from ussycode.runtime.instance import Instance, claim, make_folders
@@ -43,6 +44,12 @@ class Node:
         )
         await driver.open()
         return driver
+
+    def disk(self, vm: str) -> Path:
+        """The file that a VM writes its disk to."""
+        record = saved.load(self.instance.vm_data(vm))
+        assert record is not None
+        return self.instance.layers / record.top
 
     def start_helper(self) -> None:
         """Start the helper's process and wait until it listens."""

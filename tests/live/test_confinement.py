@@ -63,7 +63,7 @@ async def test_it_holds_only_the_descriptors_it_needs(pair: Pair) -> None:
     fds = (await process(pair) / "fd").iterdir()
     held = {entry.name: str(entry.readlink()).removeprefix(jail) for entry in fds}
     files = {path for path in held.values() if path.startswith("/")}
-    mine = {str(pair.node.instance.vm_data(ONE.vm) / name) for name in ("disk.qcow2", "console.log")}
+    mine = {str(pair.node.disk(ONE.vm)), str(pair.node.instance.vm_data(ONE.vm) / "console.log")}
     image = {path for path in files if "/images/" in path}
     assert len(image) == 1, "the image below its disk"
     assert files - mine - image - {*PLAIN_FILES, "/dev/net/tun"} == set()
@@ -88,8 +88,8 @@ async def test_it_sees_no_network_and_little_of_the_file_system(pair: Pair) -> N
     assert {p.name for p in (root / "dev").iterdir()} <= {"null", "zero", "random", "urandom", "kvm"}
     assert not (root / "root").exists() and not (root / "run").exists(), "no home of root, no sockets of services"
     inside = root / data.relative_to("/")
-    assert (inside / "vms" / ONE.vm / "disk.qcow2").exists()
-    other = (inside / "vms" / TWO.vm / "disk.qcow2").stat()
+    assert (inside / "layers" / pair.node.disk(ONE.vm).name).exists()
+    other = (inside / "layers" / pair.node.disk(TWO.vm).name).stat()
     assert (other.st_uid, stat.S_IMODE(other.st_mode)) == (pair.node.instance.uid(3), 0o600)
 
 

@@ -81,7 +81,7 @@ async def test_a_machine_is_who_it_was_told_to_be_and_walled_in(node: Node) -> N
     assert (status["CapEff"], status["NoNewPrivs"], status["Seccomp"]) == ("0" * 16, "1", "2")
     assert status["Groups"].strip() == ""
     assert os.getsid(pid) == pid
-    disk = node.instance.vm_data(VM) / "disk.qcow2"
+    disk = node.disk(VM)
     assert (owner(disk), disk.stat().st_mode & 0o777) == (uid, 0o600)
     used = await node.helper.usage(VM, 2)
     facts = await node.helper.facts()

@@ -18,17 +18,16 @@ NO_ROOM = ErrorCode(
     hint="the operator has to free space; removing VMs you no longer need helps",
 )
 NO_SUCH_ORIGIN = ErrorCode(
-    "disk.no_such_origin", Kind.UNAVAILABLE, "VMs of this node cannot take their disk from a copy, snapshot or file",
+    "disk.no_such_origin", Kind.UNAVAILABLE, "VMs of this node cannot take their disk from {what}",
 )
-NO_SNAPSHOTS = ErrorCode("disk.no_snapshots", Kind.UNAVAILABLE, "VMs of this node keep no snapshots of their disks")
-GROWS_RUNNING = ErrorCode(
-    "disk.grows_running", Kind.CONFLICT, "the disk of this VM grows only while it runs", hint="start it first",
-)
+ORIGIN_GONE = ErrorCode("disk.origin_gone", Kind.NOT_FOUND, "what this disk was to be made from is gone: {what}")
 DISK_FAILED = ErrorCode("disk.failed", Kind.FAILED, "the VM's disk could not be made: {why}")
 
 
-async def make_overlay(base: Path, disk: Path, gib: int) -> None:
+async def make_overlay(base: Path, disk: Path, gib: int, form: str = "raw") -> None:
     """Make the disk of a VM: `gib` GiB, its first content that of `base`. Keeps a disk that exists.
+
+    A base of the format `qcow2` was written by a guest: not a byte of it is read here.
 
     Raises NO_ROOM or DISK_FAILED, and then leaves nothing behind.
     """
@@ -38,7 +37,9 @@ async def make_overlay(base: Path, disk: Path, gib: int) -> None:
     draft = disk.with_suffix(".new")
     draft.unlink(missing_ok=True)
     try:
-        await _qemu_img("create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base), str(draft), f"{gib}G")
+        unread = () if form == "raw" else ("-u",)
+        words = ("create", "-q", *unread, "-f", "qcow2", "-F", form, "-b", str(base), str(draft), f"{gib}G")
+        await _qemu_img(*words)
         draft.chmod(0o600)
         draft.replace(disk)
     finally:

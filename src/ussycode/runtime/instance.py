@@ -138,6 +138,11 @@ class Instance:
         """Folder with disk, console log and state of one VM."""
         return self.data / "vms" / vm
 
+    @property
+    def layers(self) -> Path:
+        """Folder of the disks; only control may list it, so a VM finds no layer whose name it was not told."""
+        return self.data / "layers"
+
     def container(self, vm: str) -> Path:
         """Root-owned folder with the disk of one container and its snapshots."""
         return self.data / "containers" / "vms" / vm
@@ -174,6 +179,7 @@ def make_folders(instance: Instance) -> None:
     instance.data.mkdir(mode=0o711, parents=True, exist_ok=True)
     instance.data.chmod(0o711)
     _owned(instance.data / "vms", instance.control_uid, 0o711)
+    _owned(instance.layers, instance.control_uid, 0o711)
     (instance.data / "images").mkdir(mode=0o755, exist_ok=True)
     _owned(instance.data / "images" / "oci", instance.control_uid, 0o711)
     instance.run_root.mkdir(mode=0o755, parents=True, exist_ok=True)

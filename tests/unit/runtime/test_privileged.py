@@ -17,9 +17,10 @@ from ussycode.runtime.privileged import cgroups, command_line, processes, vm_fil
 from ussycode.runtime.privileged.cgroups import Limits
 from ussycode.runtime.privileged.command_line import Descriptors, Machine
 from ussycode.runtime.privileged.processes import Record
-from ussycode.runtime.privileged.protocol import Accel, DiskOwn, NetUp, Spawn, decode_request, encode
+from ussycode.runtime.privileged.protocol import Accel, DiskOwn, DiskSeal, NetUp, Spawn, decode_request, encode
 
 VM = "vm_aaaaaaaaaaaaaaaa"
+DISK = "d1" * 16
 MACHINE = Machine(
     name=VM, kernel=Path("/k"), initrd=Path("/i"), disk=Path("/data,with/comma.qcow2"), mac="02:75:07:00:00:02",
     vcpus=2, memory_mib=512, init="/sbin/init", accel=Accel.TCG, tsc_khz=2_600_000,
@@ -27,12 +28,13 @@ MACHINE = Machine(
 
 
 def spawn(**changes: object) -> bytes:
-    good = {"type": "Spawn", "vm": VM, "number": 2, "vcpus": 1, "memory_mib": 512, "init": "/sbin/init", "accel": "tcg"}
+    good = {"type": "Spawn", "vm": VM, "number": 2, "vcpus": 1, "memory_mib": 512, "init": "/sbin/init", "accel": "tcg",
+            "disk": DISK}
     return msgspec.json.encode(good | changes)
 
 
 def test_requests_survive_the_wire() -> None:
-    for request in (NetUp(), DiskOwn(VM, 2), Spawn(VM, 2, 1, 512, "tiny", Accel.KVM)):
+    for request in (NetUp(), DiskOwn(VM, 2, DISK), DiskSeal(VM, 2, DISK), Spawn(VM, 2, 1, 512, "tiny", Accel.KVM, DISK)):
         assert decode_request(encode(request)) == request
 
 
@@ -41,7 +43,7 @@ def test_requests_survive_the_wire() -> None:
     {"number": 0}, {"number": 1}, {"number": 16_001}, {"number": 2.5}, {"number": "2"},
     {"vcpus": 0}, {"vcpus": 65}, {"memory_mib": 1}, {"memory_mib": 1 << 40},
     {"init": "/sbin/init panic=0"}, {"init": "/sbin/../init"}, {"init": "sh"}, {"init": "/a,b"},
-    {"init": "/sbin/init\n"},
+    {"init": "/sbin/init\n"}, {"disk": "../vms/x"}, {"disk": "D1" * 16}, {"disk": DISK + "\n"}, {"disk": DISK + ".new"},
     {"accel": "tcg,thread=single"}, {"path": "/etc/shadow"}, {"type": "Exec"},
 ])
 def test_what_is_not_a_bounded_verb_is_not_understood(bad: dict[str, object]) -> None:
@@ -75,12 +77,14 @@ def test_qemu_is_walled_in_and_gets_files_by_descriptor() -> None:
 def instance(tmp_path: Path) -> Instance:
     one = Instance(7, tmp_path, ipaddress.IPv4Network("10.199.0.0/16"))
     one.vm_data(VM).mkdir(parents=True)
-    os.chown(one.vm_data(VM), one.control_uid, one.control_uid)
+    one.layers.mkdir()
+    for folder in (one.vm_data(VM), one.layers):
+        os.chown(folder, one.control_uid, one.control_uid)
     return one
 
 
 def disk(instance: Instance) -> Path:
-    path = instance.vm_data(VM) / vm_files.DISK
+    path = instance.layers / DISK
     path.write_bytes(b"disk")
     os.chown(path, instance.control_uid, instance.control_uid)
     return path
@@ -88,31 +92,43 @@ def disk(instance: Instance) -> Path:
 
 def test_the_disk_goes_to_the_vms_uid(instance: Instance) -> None:
     path = disk(instance)
-    vm_files.own_disk(instance, VM, 2)
-    vm_files.own_disk(instance, VM, 2)
-    vm_files.require_disk(instance, VM, 2)
+    vm_files.own_disk(instance, 2, DISK)
+    vm_files.own_disk(instance, 2, DISK)
+    vm_files.require_disk(instance, 2, DISK)
     assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (instance.uid(2), 0o600)
 
 
 def test_a_vm_cannot_be_given_another_vms_disk(instance: Instance) -> None:
     disk(instance)
-    vm_files.own_disk(instance, VM, 2)
+    vm_files.own_disk(instance, 2, DISK)
     with pytest.raises(PermissionError):
-        vm_files.own_disk(instance, VM, 3)
+        vm_files.own_disk(instance, 3, DISK)
+
+
+def test_a_sealed_disk_is_read_by_all_and_written_by_nobody(instance: Instance) -> None:
+    path = disk(instance)
+    vm_files.own_disk(instance, 2, DISK)
+    with pytest.raises(PermissionError):
+        vm_files.seal_disk(instance, 3, DISK)
+    vm_files.seal_disk(instance, 2, DISK)
+    vm_files.seal_disk(instance, 2, DISK)
+    assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (instance.control_uid, 0o444)
+    with pytest.raises(PermissionError):
+        vm_files.require_disk(instance, 2, DISK)
 
 
 def test_links_lead_nowhere(instance: Instance, tmp_path: Path) -> None:
     secret = tmp_path / "shadow"
     secret.write_text("root")
     os.chown(secret, instance.control_uid, instance.control_uid)
-    path = instance.vm_data(VM) / vm_files.DISK
+    path = instance.layers / DISK
     path.symlink_to(secret)
     with pytest.raises(OSError, match="Too many levels"):
-        vm_files.own_disk(instance, VM, 2)
+        vm_files.own_disk(instance, 2, DISK)
     path.unlink()
     path.hardlink_to(secret)
     with pytest.raises(PermissionError):
-        vm_files.own_disk(instance, VM, 2)
+        vm_files.own_disk(instance, 2, DISK)
     (instance.vm_data(VM) / vm_files.CONSOLE).symlink_to(secret)
     with pytest.raises(OSError, match="Too many levels"):
         vm_files.open_console(instance, VM)
@@ -120,12 +136,14 @@ def test_links_lead_nowhere(instance: Instance, tmp_path: Path) -> None:
 
 
 def test_the_folder_itself_may_not_be_a_link_or_anothers(instance: Instance, tmp_path: Path) -> None:
-    (tmp_path / "vms" / "vm_link").symlink_to(instance.vm_data(VM))
-    with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
-        vm_files.own_disk(instance, "vm_link", 2)
-    os.chown(instance.vm_data(VM), 12345, 12345)
+    disk(instance)
+    os.chown(instance.layers, 12345, 12345)
     with pytest.raises(PermissionError):
-        vm_files.own_disk(instance, VM, 2)
+        vm_files.own_disk(instance, 2, DISK)
+    instance.layers.rename(tmp_path / "elsewhere")
+    instance.layers.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
+        vm_files.own_disk(instance, 2, DISK)
 
 
 def test_a_reused_pid_is_nobodys_machine() -> None:

@@ -17,6 +17,7 @@ from ussycode.runtime.privileged.protocol import (
     Built,
     Confine,
     DiskOwn,
+    DiskSeal,
     Done,
     Facts,
     HostFacts,
@@ -65,19 +66,23 @@ class HelperClient:
         """Switch a running VM between `egress integrations` and `egress all`."""
         await self._ask(Confine(vm, number, confined), Done)
 
-    async def disk_own(self, vm: str, number: int) -> None:
-        """Give the disk to the VM's uid."""
-        await self._ask(DiskOwn(vm, number), Done)
+    async def disk_own(self, vm: str, number: int, disk: str) -> None:
+        """Give a disk to the VM's uid."""
+        await self._ask(DiskOwn(vm, number, disk), Done)
+
+    async def disk_seal(self, vm: str, number: int, disk: str) -> None:
+        """Take a disk from the VM for ever; whoever knows its name may read it."""
+        await self._ask(DiskSeal(vm, number, disk), Done)
 
     async def spawn(
-        self, vm: str, number: int, vcpus: int, memory_mib: int, init: str, accel: Accel, *, confined: bool = False,
-        incoming: bool = False,
+        self, vm: str, number: int, vcpus: int, memory_mib: int, init: str, accel: Accel, disk: str,
+        *, confined: bool = False, incoming: bool = False,
     ) -> Process:
         """Start QEMU, or find it running. `memory_mib` is the guest's RAM, `confined` means `egress integrations`.
 
         With `incoming` it waits for memory to go on from.
         """
-        return await self._ask(Spawn(vm, number, vcpus, memory_mib, init, accel, confined, incoming), Process)
+        return await self._ask(Spawn(vm, number, vcpus, memory_mib, init, accel, disk, confined, incoming), Process)
 
     async def kill(self, vm: str, number: int) -> None:
         """End QEMU at once."""

@@ -30,6 +30,7 @@ from ussycode.runtime.privileged.protocol import (
     Built,
     Confine,
     DiskOwn,
+    DiskSeal,
     Done,
     Facts,
     HostFacts,
@@ -124,8 +125,11 @@ class Helper:
                 return Mended(self.network.check())
             case Confine():
                 return self._confine(request)
-            case DiskOwn(vm, number):
-                vm_files.own_disk(self.instance, vm, number)
+            case DiskOwn(_, number, disk):
+                vm_files.own_disk(self.instance, number, disk)
+                return Done()
+            case DiskSeal(_, number, disk):
+                vm_files.seal_disk(self.instance, number, disk)
                 return Done()
             case Spawn():
                 return self._spawn(request)
@@ -161,7 +165,7 @@ class Helper:
         for vm, record in self._living():
             if record.number == wanted.number:
                 return Refused(f"number {wanted.number} is in use by {vm}")
-        vm_files.require_disk(self.instance, wanted.vm, wanted.number)
+        vm_files.require_disk(self.instance, wanted.number, wanted.disk)
         run = vm_files.make_run(self.instance, wanted.vm)
         child = self._start(wanted)
         self.children[wanted.vm] = child
@@ -198,7 +202,7 @@ class Helper:
     def _machine(self, wanted: Spawn) -> Machine:
         return Machine(
             name=wanted.vm, kernel=self.boot.kernel, initrd=self.boot.initrd,
-            disk=self.instance.vm_data(wanted.vm) / vm_files.DISK, mac=self.instance.mac(wanted.number),
+            disk=self.instance.layers / wanted.disk, mac=self.instance.mac(wanted.number),
             vcpus=wanted.vcpus, memory_mib=wanted.memory_mib, init=wanted.init, accel=wanted.accel,
             tsc_khz=self.tsc_khz, incoming=wanted.incoming,
         )

@@ -18,6 +18,8 @@ VmName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{4,40}\Z")]
 Number = Annotated[int, msgspec.Meta(ge=FIRST_NUMBER, le=LAST_NUMBER)]
 Vcpus = Annotated[int, msgspec.Meta(ge=1, le=64)]
 MemoryMib = Annotated[int, msgspec.Meta(ge=64, le=1024 * 1024)]
+DiskName = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+"""Name of a file in DATA/layers."""
 GuestInit = Annotated[str, msgspec.Meta(pattern=r"^(tiny|(/[A-Za-z0-9_-][A-Za-z0-9._-]*){1,8})\Z", max_length=120)]
 """Program that the guest program hands over to; `tiny` when it acts as init itself."""
 
@@ -60,10 +62,19 @@ class Confine(Verb, frozen=True):
 
 
 class DiskOwn(Verb, frozen=True):
-    """Give the VM's disk to the uid the VM runs under."""
+    """Give a disk that control made to the uid the VM runs under."""
 
     vm: VmName
     number: Number
+    disk: DiskName
+
+
+class DiskSeal(Verb, frozen=True):
+    """Take a disk from the VM for ever: from now on everybody may read it who knows its name, nobody write."""
+
+    vm: VmName
+    number: Number
+    disk: DiskName
 
 
 class Spawn(Verb, frozen=True):
@@ -75,6 +86,7 @@ class Spawn(Verb, frozen=True):
     memory_mib: MemoryMib
     init: GuestInit
     accel: Accel
+    disk: DiskName
     confined: bool = False
     """`egress integrations`."""
     incoming: bool = False
@@ -203,8 +215,8 @@ ContainerVerb = (
     | ContainerDisk
 )
 Request = (
-    ContainerVerb | NetUp | NetDown | NetCheck | Confine | DiskOwn | Spawn | Kill | Look | RemoveTraces | Usage
-    | Facts | Builds
+    ContainerVerb | NetUp | NetDown | NetCheck | Confine | DiskOwn | DiskSeal | Spawn | Kill | Look | RemoveTraces
+    | Usage | Facts | Builds
 )
 
 

@@ -11,38 +11,36 @@ from pathlib import Path
 
 from ussycode.runtime.instance import Instance
 
-DISK = "disk.qcow2"
 CONSOLE = "console.log"
 QMP_SOCKET = "qmp.sock"
 AGENT_SOCKET = "agent.sock"
 
 
-def own_disk(instance: Instance, vm: str, number: int) -> None:
-    """Give the disk to the VM's uid, mode 0600. Raises PermissionError when it is not a plain file of ours."""
-    with _data_folder(instance, vm) as folder:
-        fd = os.open(DISK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-        try:
-            _require_plain(fd, {instance.control_uid, instance.uid(number)}, DISK)
-            os.fchown(fd, instance.uid(number), instance.uid(number))
-            os.fchmod(fd, 0o600)
-        finally:
-            os.close(fd)
+def own_disk(instance: Instance, number: int, disk: str) -> None:
+    """Give a disk to the VM's uid, mode 0600. Raises PermissionError when it is not a plain file of ours."""
+    uid = instance.uid(number)
+    with _opened_disk(instance, disk, {instance.control_uid, uid}) as fd:
+        os.fchown(fd, uid, uid)
+        os.fchmod(fd, 0o600)
 
 
-def require_disk(instance: Instance, vm: str, number: int) -> None:
+def seal_disk(instance: Instance, number: int, disk: str) -> None:
+    """Take a disk from the VM's uid and let everybody read it. Raises PermissionError as `own_disk` does."""
+    with _opened_disk(instance, disk, {instance.control_uid, instance.uid(number)}) as fd:
+        os.fchown(fd, instance.control_uid, instance.control_uid)
+        os.fchmod(fd, 0o444)
+
+
+def require_disk(instance: Instance, number: int, disk: str) -> None:
     """Raise PermissionError unless the disk is a plain file that belongs to the VM's uid."""
-    with _data_folder(instance, vm) as folder:
-        fd = os.open(DISK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-        try:
-            _require_plain(fd, {instance.uid(number)}, DISK)
-        finally:
-            os.close(fd)
+    with _opened_disk(instance, disk, {instance.uid(number)}):
+        return
 
 
 def open_console(instance: Instance, vm: str) -> int:
     """The console log opened for appending; it belongs to control, which reads and shortens it."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with _data_folder(instance, vm) as folder:
+    with _folder(instance, instance.vm_data(vm)) as folder:
         try:
             fd = os.open(CONSOLE, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
             os.fchown(fd, instance.control_uid, instance.control_uid)
@@ -83,12 +81,22 @@ def remove_run(instance: Instance, vm: str) -> None:
 
 
 @contextmanager
-def _data_folder(instance: Instance, vm: str) -> Iterator[int]:
-    path: Path = instance.vm_data(vm)
+def _opened_disk(instance: Instance, disk: str, owners: set[int]) -> Iterator[int]:
+    with _folder(instance, instance.layers) as folder:
+        fd = os.open(disk, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            _require_plain(fd, owners, disk)
+            yield fd
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def _folder(instance: Instance, path: Path) -> Iterator[int]:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.fstat(fd).st_uid != instance.control_uid:
-            raise PermissionError(f"the folder of {vm} does not belong to control")
+            raise PermissionError(f"the folder {path.name} does not belong to control")
         yield fd
     finally:
         os.close(fd)

@@ -8,12 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+import structlog
+
 from ussycode.base.clock import Clock
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.runtime import disks
-from ussycode.runtime.driver import Phase, Sample, Seen, VmId, Want
-from ussycode.runtime.drivers.qemu import saved
+from ussycode.runtime.driver import OriginKind, Phase, Sample, Seen, VmId, Want
+from ussycode.runtime.drivers.qemu import saved, storage
 from ussycode.runtime.drivers.qemu.machine import Host, Machine
+from ussycode.runtime.drivers.qemu.storage import Ground, Layers
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.instance import Instance
@@ -27,6 +31,7 @@ NO_IMAGE = ErrorCode(
     "image.missing", Kind.NOT_FOUND, "there is no image named {image} on this node",
     hint="the operator builds it: ussycode image build {image}",
 )
+_log = structlog.get_logger("ussycode.storage")
 
 
 class QemuDriver:
@@ -45,7 +50,8 @@ class QemuDriver:
         self._listeners: list[Callable[[], None]] = []
         self._guard: asyncio.Task[None] | None = None
         boots = asyncio.Semaphore(max(2, os.cpu_count() or 1))
-        self._host = Host(instance, helper, accel, clock, boot_timeout, boots, self._changed)
+        self._layers = Layers(instance, helper)
+        self._host = Host(instance, helper, accel, clock, boot_timeout, boots, self._layers, self._changed)
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever a VM changes phase, so that nobody has to poll."""
@@ -60,6 +66,7 @@ class QemuDriver:
             machine = Machine(self._host, state)
             self._machines[state.want.vm] = machine
             machine.adopt()
+        await self._sweep()
 
     async def close(self) -> None:
         """Let go of all VMs; they go on running."""
@@ -70,16 +77,24 @@ class QemuDriver:
 
     async def seen(self) -> Sequence[Seen]:
         """What is here now."""
-        return [machine.seen() for machine in self._machines.values()]
+        used = storage.users(self._records())
+        return [
+            replace(machine.seen(), snapshots=storage.shown(machine.saved.snapshots, self._layers, used))
+            for machine in self._machines.values()
+        ]
 
     async def prepare(self, want: Want) -> None:
-        """Make disk and state of the VM. Raises NO_IMAGE, NO_ROOM, DISK_FAILED, HELPER_*."""
+        """Make disk and state of the VM. Raises NO_IMAGE, NO_ROOM, ORIGIN_GONE, DISK_FAILED, HELPER_*."""
         machine = self._machines.get(want.vm)
-        image = self._image(want, machine)
         if machine is None:
-            machine = self._machines[want.vm] = self._new(want, image)
+            machine = await self._new(want)
+        image = self._image(want, machine)
         async with machine.verbs:
-            await machine.prepare(want, image.disk)
+            if machine.saved.disk_turn >= want.disk_turn:
+                await machine.prepare(want, image.disk)
+                return
+        await self._remake(machine, want, image)
+        await self._sweep()
 
     async def start(self, want: Want) -> None:
         """Ask the VM to boot; a VM that was never prepared is prepared first."""
@@ -119,6 +134,7 @@ class QemuDriver:
         async with machine.verbs:
             await machine.destroy()
         self._machines.pop(vm, None)
+        await self._sweep()
 
     async def update(self, want: Want) -> None:
         """Tell the guest its new name and keys. Raises the guest's failures."""
@@ -128,16 +144,19 @@ class QemuDriver:
                 await machine.update(want)
 
     async def grow(self, want: Want) -> None:
-        """Make a running VM's disk larger, its root with it. Raises GROWS_RUNNING, NO_ROOM, DISK_FAILED."""
+        """Make a VM's disk larger. Raises NO_ROOM, DISK_FAILED."""
         machine = self._machines.get(want.vm)
         if machine is not None:
             async with machine.verbs:
                 await machine.grow(want)
 
     async def keep_snapshots(self, want: Want) -> None:
-        """Raises NO_SNAPSHOTS when one is wanted: this driver keeps none, so none is ever to be dropped."""
-        if want.snapshots:
-            raise disks.NO_SNAPSHOTS()
+        """Take and drop snapshots. Raises NO_ROOM, TOO_DEEP, DISK_FAILED."""
+        machine = self._machines.get(want.vm)
+        if machine is not None:
+            async with machine.verbs:
+                await machine.keep_snapshots(want)
+            await self._sweep()
 
     async def sample(self, vm: VmId) -> Sample | None:
         """What the VM uses now; None when it does not run."""
@@ -165,6 +184,18 @@ class QemuDriver:
         for listener in self._listeners:
             listener()
 
+    def _records(self) -> list[saved.Saved]:
+        return [machine.saved for machine in self._machines.values()]
+
+    async def _sweep(self) -> None:
+        """Remove layers that no VM needs; none while there is a record that cannot be read, which may need any."""
+        folder = self._host.instance.data / "vms"
+        unknown = [place.name for place in folder.glob("*/vm.json") if place.parent.name not in self._machines]
+        if unknown:
+            _log.warning("layers are kept: there are records of VMs that cannot be read", count=len(unknown))
+            return
+        await self._layers.sweep(self._records())
+
     def _image(self, want: Want, machine: Machine | None) -> Image:
         """The image a VM stands on: once chosen, the same build for ever, because its disk is an overlay."""
         known = None if machine is None else self._images.get(machine.saved.want.image, machine.saved.digest)
@@ -173,14 +204,57 @@ class QemuDriver:
             raise NO_IMAGE(image=want.image)
         return image
 
-    def _new(self, want: Want, image: Image) -> Machine:
-        state = saved.Saved(
-            want=want, digest=image.digest, init=image.init, login_user=image.login_user,
-            default_port=image.default_port, phase=Phase.ABSENT, service=image.service,
-            disk_turn=want.disk_turn, disk_gib=want.disk_gib,
-        )
-        folder = self._host.instance.vm_data(want.vm)
+    async def _new(self, want: Want) -> Machine:
+        """Write down what a VM is to be made from, so that it is made only once whatever happens meanwhile."""
+        if want.origin.kind is OriginKind.IMAGE:
+            image = self._image(want, None)
+            return self._write_down(saved.Saved(
+                want=want, digest=image.digest, init=image.init, login_user=image.login_user,
+                default_port=image.default_port, phase=Phase.ABSENT, service=image.service,
+                disk_turn=want.disk_turn, disk_gib=want.disk_gib, top=storage.new_name(), fresh=True,
+            ))
+        source = self._source(want)
+        async with source.verbs:
+            ground = await _ground(source, want)
+            return self._write_down(msgspec.structs.replace(
+                source.saved, want=want, phase=Phase.ABSENT, boot=0, detail="", console="", cold=False, pending="",
+                draft="", source=saved.Source.BOOT, snapshots=(), disk_turn=want.disk_turn,
+                disk_gib=max(want.disk_gib, ground.gib), chain=ground.chain, top=storage.new_name(), fresh=True,
+            ))
+
+    async def _remake(self, machine: Machine, want: Want, image: Image) -> None:
+        """Give a VM that is there a disk made from another origin than the present one."""
+        ground = Ground((), want.disk_gib)
+        if want.origin.kind is not OriginKind.IMAGE:
+            source = self._source(want)
+            async with source.verbs:
+                ground = await _ground(source, want)
+        with self._layers.pinned(ground.chain):
+            async with machine.verbs:
+                await machine.remake(want, ground, image.disk)
+
+    def _source(self, want: Want) -> Machine:
+        if want.origin.kind is OriginKind.FILE:
+            raise disks.NO_SUCH_ORIGIN(what="a file")
+        source = self._machines.get(want.origin.vm)
+        if source is None or source.saved.phase is Phase.ABSENT:
+            raise disks.ORIGIN_GONE(what="there is no such VM")
+        return source
+
+    def _write_down(self, state: saved.Saved) -> Machine:
+        folder = self._host.instance.vm_data(state.want.vm)
         folder.mkdir(mode=0o711, exist_ok=True)
         self._host.instance.give_to_control(folder)
         saved.save(folder, state)
-        return Machine(self._host, state)
+        machine = self._machines[state.want.vm] = Machine(self._host, state)
+        return machine
+
+
+async def _ground(source: Machine, want: Want) -> Ground:
+    """What `want` asks for of `source`, whose verbs are held: a snapshot of it, or its disk as it is now."""
+    if want.origin.kind is OriginKind.VM:
+        return await source.freeze()
+    found = [one for one in source.saved.snapshots if one.id == want.origin.snapshot]
+    if not found:
+        raise disks.ORIGIN_GONE(what="there is no such snapshot")
+    return Ground(found[0].chain, found[0].gib)

@@ -14,11 +14,12 @@ import structlog
 from ussycode.base.clock import Clock
 from ussycode.base.errors import Failure
 from ussycode.runtime import disks
-from ussycode.runtime.driver import Egress, OriginKind, Phase, Sample, Seen, Want
+from ussycode.runtime.driver import Egress, Phase, Sample, Seen, Want
 from ussycode.runtime.drivers.qemu import console, endings, memory
 from ussycode.runtime.drivers.qemu.monitor import Monitor
 from ussycode.runtime.drivers.qemu.process import Watch
-from ussycode.runtime.drivers.qemu.saved import Saved, Source, forget, save
+from ussycode.runtime.drivers.qemu.saved import Kept, Saved, Source, forget, save
+from ussycode.runtime.drivers.qemu.storage import Disk, Ground, Layers, allocated
 from ussycode.runtime.drivers.qemu.turn import Turn
 from ussycode.runtime.guest.channel import ControlChannel
 from ussycode.runtime.guest.identity import Identity
@@ -39,6 +40,10 @@ CONNECT_LOOK = 0.02
 KILL_SECONDS = 5.0
 """Time between `quit` and SIGKILL, and the longest wait after SIGKILL."""
 CONFIGURE_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+"""How long a verb that needs the disk waits for a boot under way."""
+SYNC_SECONDS = 10.0
+"""How long a guest may take to write its caches before its disk is frozen without."""
 MAX_RESETS, RESET_WINDOW = 3, 120.0
 """Restarts of its own that a guest may make, each within so many seconds; a panic must not loop for ever."""
 _log = structlog.get_logger("ussycode.vm")
@@ -54,6 +59,7 @@ class Host:
     clock: Clock
     boot_timeout: float
     boots: asyncio.Semaphore
+    layers: Layers
     changed: Callable[[], None]
     build: str = ""
     """What machines are made of here; memory of another build is not gone on from."""
@@ -66,12 +72,16 @@ class Machine:
     host: Host
     saved: Saved
     verbs: asyncio.Lock = field(default_factory=asyncio.Lock)
+    disk: Disk = field(init=False)
     _life: asyncio.Task[None] | None = None
     _watch: Watch | None = None
     _monitor: Monitor | None = None
     _channel: ControlChannel | None = None
     _record: Record | None = None
     _ending: bool = False
+
+    def __post_init__(self) -> None:
+        self.disk = Disk(self.host.layers, lambda: self.saved, self._keep)
 
     @property
     def folder(self) -> Path:
@@ -104,13 +114,34 @@ class Machine:
 
     async def prepare(self, want: Want, base: Path) -> None:
         """Make the disk and give it to the VM's uid. Raises NO_ROOM, DISK_FAILED or the helper's refusal."""
-        if want.origin.kind is not OriginKind.IMAGE or want.disk_turn > self.saved.disk_turn:
-            raise disks.NO_SUCH_ORIGIN()
-        await disks.make_overlay(base, self.folder / vm_files.DISK, want.disk_gib)
         if self.saved.phase is Phase.ABSENT:
-            self.host.instance.give_to_control(self.folder / vm_files.DISK)
-        await self.host.helper.disk_own(want.vm, want.number)
+            await self.disk.make(base)
         self._become(Phase.PREPARED if self.saved.phase is Phase.ABSENT else self.saved.phase, want=want)
+
+    async def remake(self, want: Want, ground: Ground, base: Path) -> None:
+        """Put a disk made from `ground` in the place of the present one. STOPPED when it returns."""
+        await self.stop()
+        await self.disk.remake(ground, base, want.disk_turn)
+        self._become(Phase.STOPPED, want=want)
+
+    async def freeze(self, gib: int = 0) -> Ground:
+        """Seal what the disk holds now, running or not. Raises what `Disk.freeze` does."""
+        live = await self._steady()
+        if live is not None and self._channel is not None:
+            with suppress(Failure):
+                await self._channel.request("sync", timeout=SYNC_SECONDS)
+        return await self.disk.freeze(live, gib)
+
+    async def keep_snapshots(self, want: Want) -> None:
+        """Take the snapshots that are missing, all of the same moment, and forget those that are dropped."""
+        missing = [name for name in want.snapshots if name not in {one.id for one in self.saved.snapshots}]
+        if missing:
+            ground = await self.freeze()
+            now = self.host.clock.now()
+            taken = (Kept(name, now, ground.chain, ground.gib) for name in missing)
+            self._keep(msgspec.structs.replace(self.saved, snapshots=(*self.saved.snapshots, *taken)))
+        left = tuple(one for one in self.saved.snapshots if one.id not in want.dropped)
+        self._keep(msgspec.structs.replace(self.saved, snapshots=left))
 
     def start(self, want: Want) -> None:
         """Boot in the background. A boot that is under way already, or over, is not begun again."""
@@ -204,16 +235,17 @@ class Machine:
         self._become(self.saved.phase, want=want)
 
     async def grow(self, want: Want) -> None:
-        """Make the disk larger under the running guest, whose root follows. Raises GROWS_RUNNING, DISK_FAILED."""
+        """Make the disk larger; the guest's root follows at once, or at the next boot. Raises NO_ROOM, DISK_FAILED."""
         if want.disk_gib <= (self.saved.disk_gib or self.saved.want.disk_gib):
             return
-        if self._monitor is None or self._channel is None or self.saved.phase is not Phase.RUNNING:
-            raise disks.GROWS_RUNNING()
         disks.require_room(self.folder)
-        await self._monitor.resize(want.disk_gib << 30)
+        live = await self._steady()
+        if live is None or self._channel is None:
+            await self.disk.freeze(None, want.disk_gib)
+            return
+        await live.resize(want.disk_gib << 30)
         await self._channel.configure(self._identity(self.saved.want), timeout=CONFIGURE_SECONDS)
-        self.saved = msgspec.structs.replace(self.saved, disk_gib=want.disk_gib)
-        save(self.folder, self.saved)
+        self._keep(msgspec.structs.replace(self.saved, disk_gib=want.disk_gib))
 
     async def sample(self) -> Sample | None:
         """What it uses; None unless it runs. Raises the helper's failures."""
@@ -221,9 +253,8 @@ class Machine:
             return None
         want = self.saved.want
         used = await self.host.helper.usage(want.vm, want.number)
-        allocated = (self.folder / vm_files.DISK).stat().st_blocks * 512
         cpu = used.cpu_ns / 1e9 if used.cpu_ns >= 0 else -1
-        return Sample(cpu, used.memory, want.memory_mib << 20, allocated, -1, -1, -1, -1, -1, -1)
+        return Sample(cpu, used.memory, want.memory_mib << 20, allocated(self.disk.path), -1, -1, -1, -1, -1, -1)
 
     async def leave(self) -> None:
         """Let go of a VM that goes on running."""
@@ -231,6 +262,18 @@ class Machine:
             self._life.cancel()
             await asyncio.gather(self._life, return_exceptions=True)
             self._life = None
+
+    async def _steady(self) -> Monitor | None:
+        """The monitor of the running machine, once a boot under way is over; None when nothing runs."""
+        try:
+            async with asyncio.timeout(STEADY_SECONDS):
+                while self._life is not None:
+                    if self._monitor is not None and self._channel is not None and self.saved.phase is Phase.RUNNING:
+                        return self._monitor
+                    await asyncio.sleep(CONNECT_LOOK)
+        except TimeoutError:
+            raise disks.DISK_FAILED(why="the VM neither comes up nor ends") from None
+        return None
 
     async def _ask_guest_to_shut_down(self) -> None:
         if self.saved.phase is not Phase.RUNNING:
@@ -356,9 +399,10 @@ class Machine:
 
     async def _spawn(self) -> Record:
         """Ask the helper for the process. Cannot be cut off half way: a QEMU that nobody knows must not arise."""
+        await self.disk.ready()
         want, saved = self.saved.want, self.saved
         asked = asyncio.ensure_future(self.host.helper.spawn(
-            want.vm, want.number, want.vcpus, want.memory_mib, saved.init, self.host.accel,
+            want.vm, want.number, want.vcpus, want.memory_mib, saved.init, self.host.accel, saved.top,
             confined=want.egress is Egress.INTEGRATIONS, incoming=saved.source is not Source.BOOT,
         ))
         try:
@@ -470,8 +514,12 @@ class Machine:
         after = msgspec.structs.replace(before, phase=phase, **changes)
         if after == before:
             return
-        save(self.folder, after)
-        self.saved = after
+        self._keep(after)
         if (after.phase, after.boot, after.detail) != (before.phase, before.boot, before.detail):
             _log.info("phase", vm=after.want.vm, phase=after.phase.value, boot=after.boot, detail=after.detail)
             self.host.changed()
+
+    def _keep(self, saved: Saved) -> None:
+        if saved != self.saved:
+            save(self.folder, saved)
+            self.saved = saved

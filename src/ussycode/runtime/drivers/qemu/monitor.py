@@ -10,7 +10,7 @@ from typing import Any
 from qemu.qmp import EventListener, QMPClient
 from qemu.qmp.error import QMPError
 
-from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.errors import ErrorCode, Failure, Kind
 from ussycode.runtime.disks import DISK_FAILED
 
 TIMEOUT = 5.0
@@ -125,11 +125,36 @@ class Monitor:
 
     async def resize(self, size: int) -> None:
         """Make the guest's disk `size` bytes large while it runs. Raises DISK_FAILED."""
+        await self._of_disk("QEMU did not make it larger", "block_resize", {"device": "disk", "size": size})
+
+    async def switch(self, top: Path) -> None:
+        """Let the guest write to the empty overlay `top`, what it wrote so far staying below. Raises DISK_FAILED."""
+        node, why = f"top-{top.name[:16]}", "QEMU did not go on to a new layer"
+        file = {"driver": "file", "filename": str(top)}
+        await self._of_disk(why, "blockdev-add", {
+            "driver": "qcow2", "node-name": node, "file": file, "backing": None, "discard": "unmap",
+            "detect-zeroes": "unmap",
+        })
+        try:
+            await self._of_disk(why, "blockdev-snapshot", {"node": "disk", "overlay": node})
+        except Failure:
+            with contextlib.suppress(Failure):
+                await self._of_disk(why, "blockdev-del", {"node-name": node})
+            raise
+
+    async def stands_on(self) -> str:
+        """The file that the guest's disk is written to. Raises DISK_FAILED."""
+        drives: Any = await self._of_disk("QEMU does not say which it is", "query-block", {})
+        found = [one["inserted"]["file"] for one in drives if one.get("device") == "disk" and "inserted" in one]
+        return str(found[0]) if found else ""
+
+    async def _of_disk(self, why: str, command: str, words: dict[str, object]) -> object:
+        """One command about the disk. Raises DISK_FAILED with `why`."""
         try:
             async with asyncio.timeout(TIMEOUT):
-                await self._client.execute("block_resize", {"device": "disk", "size": size})
+                return await self._client.execute(command, words)
         except (QMPError, OSError, EOFError, TimeoutError) as error:
-            raise DISK_FAILED(why="QEMU did not make it larger").because(error) from error
+            raise DISK_FAILED(why=why).because(error) from error
 
     async def quit(self) -> None:
         """Ask QEMU to end at once. Silent when it is gone or does not answer."""

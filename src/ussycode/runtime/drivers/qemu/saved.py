@@ -22,6 +22,15 @@ class Source(enum.StrEnum):
     MEMORY = "memory"
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """A snapshot: what a disk stood on then. `created` in Unix seconds, `gib` the size of the disk."""
+
+    id: str
+    created: float
+    chain: tuple[str, ...]
+    gib: int
+
+
 class Saved(msgspec.Struct, frozen=True):
     """The last wish that was acted upon, what it was made from, and how far it came."""
 
@@ -45,6 +54,17 @@ class Saved(msgspec.Struct, frozen=True):
     """What the present start goes on from; BOOT again the moment before the guest runs on."""
     cold: bool = False
     """The last resume had no memory to go on from."""
+    top: str = ""
+    """Name of the disk that the VM writes; empty in a record from before disks had names."""
+    chain: tuple[str, ...] = ()
+    """Sealed layers below it, the nearest first; below the last is the image."""
+    fresh: bool = False
+    """Nothing was written to the top since it was made."""
+    pending: str = ""
+    """Top-to-be of a freeze under way."""
+    draft: str = ""
+    """Top-to-be of a disk that is being made anew."""
+    snapshots: tuple[Kept, ...] = ()
 
 
 def load(folder: Path) -> Saved | None:

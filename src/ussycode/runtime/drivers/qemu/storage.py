@@ -1,0 +1,233 @@
+"""Disks of QEMU's machines: a top that one VM writes, above sealed layers that clones and snapshots share."""
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from msgspec.structs import replace
+
+from ussycode.base.errors import ErrorCode, Kind
+from ussycode.runtime import disks
+from ussycode.runtime.driver import Snapshot
+from ussycode.runtime.drivers.qemu.saved import Kept, Saved
+from ussycode.runtime.instance import Instance
+from ussycode.runtime.privileged.client import HelperClient
+
+MAX_CHAIN = 48
+"""Layers below a disk. QEMU opens each of them, and a block that was never written is looked for in all."""
+_log = structlog.get_logger("ussycode.storage")
+
+TOO_DEEP = ErrorCode(
+    "disk.too_deep", Kind.CONFLICT, "the disk of this VM was copied or kept {limit} times since it was made",
+    hint="its layers are merged while it runs: start it and try again later",
+)
+
+
+class Live(Protocol):
+    """The running machine that holds a disk open."""
+
+    async def switch(self, top: Path) -> None:
+        """Write to `top` from now on; raises DISK_FAILED."""
+        ...
+
+    async def stands_on(self) -> str:
+        """The file that is written to now; raises DISK_FAILED."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a disk can be made on: layers from the top down (none: the image alone) and its size in GiB."""
+
+    chain: tuple[str, ...]
+    gib: int
+
+
+@dataclass
+class Layers:
+    """The files in DATA/layers. Control alone adds and removes them, so what it knows is what is there."""
+
+    instance: Instance
+    helper: HelperClient
+    _pins: Counter[str] = field(default_factory=Counter)
+    _sizes: dict[str, int] = field(default_factory=dict)
+
+    def path(self, name: str) -> Path:
+        """Where a disk or layer lies."""
+        return self.instance.layers / name
+
+    @contextmanager
+    def pinned(self, chain: Sequence[str]) -> Iterator[None]:
+        """Keep layers that no record names yet."""
+        self._pins.update(chain)
+        try:
+            yield
+        finally:
+            self._pins.subtract(chain)
+
+    async def sweep(self, records: Iterable[Saved]) -> int:
+        """Remove what neither `records` nor a pin names; how many files. `records` must be all there are."""
+        there = [place.name for place in self.instance.layers.iterdir()]
+        named = {name for record in records for name in names(record)} | {n for n, count in self._pins.items() if count}
+        doomed = [name for name in there if name.partition(".")[0] not in named]
+        for name in doomed:
+            self._sizes.pop(name, None)
+            await asyncio.to_thread(self.path(name).unlink, missing_ok=True)
+        if doomed:
+            _log.info("layers removed", count=len(doomed))
+        return len(doomed)
+
+    def size(self, name: str) -> int:
+        """Bytes on the host that a sealed layer takes; 0 for one that is gone."""
+        if name not in self._sizes:
+            self._sizes[name] = allocated(self.path(name))
+        return self._sizes[name]
+
+    def alone(self, chain: Sequence[str], users: Counter[str]) -> int:
+        """Bytes of those layers of `chain` that nobody else uses."""
+        return sum(self.size(name) for name in chain if users[name] == 1)
+
+
+@dataclass
+class Disk:
+    """The disk of one VM. Every verb may be cut off anywhere and is then completed or undone by `settle`."""
+
+    layers: Layers
+    record: Callable[[], Saved]
+    keep: Callable[[Saved], None]
+
+    @property
+    def path(self) -> Path:
+        """The file that the VM writes."""
+        return self.layers.path(self.record().top)
+
+    async def make(self, base: Path) -> None:
+        """Make the top of a new VM, on its layers or on the image's disk `base`. Keeps one that exists.
+
+        Raises NO_ROOM, DISK_FAILED or the helper's refusal.
+        """
+        saved = self.record()
+        await self._overlay(saved.top, saved.chain, base, saved.disk_gib or saved.want.disk_gib)
+
+    async def remake(self, ground: Ground, base: Path, turn: int) -> None:
+        """Put a disk made from `ground` in the place of the present one, as turn `turn`. Only while nothing runs."""
+        await self.settle(None)
+        draft, size = new_name(), max(ground.gib, self.record().want.disk_gib)
+        self.keep(replace(self.record(), draft=draft))
+        await self._overlay(draft, ground.chain, base, size)
+        self.keep(replace(
+            self.record(), top=draft, draft="", chain=ground.chain, fresh=True, disk_turn=turn, disk_gib=size,
+        ))
+
+    async def ready(self) -> None:
+        """Before QEMU starts: nothing half done, the top the VM's own, and counted as written to."""
+        await self.settle(None)
+        await self._own(self.record().top)
+        self.keep(replace(self.record(), fresh=False))
+
+    async def freeze(self, live: Live | None, gib: int = 0) -> Ground:
+        """Make all that was written so far a sealed layer; the VM goes on above it, `gib` large if that is more.
+
+        Raises NO_ROOM, TOO_DEEP, DISK_FAILED or the helper's refusal; the disk is then as it was.
+        """
+        await self.settle(live)
+        saved = self.record()
+        now = saved.disk_gib or saved.want.disk_gib
+        if saved.fresh and gib <= now:
+            return Ground(saved.chain, now)
+        if len(saved.chain) >= MAX_CHAIN:
+            raise TOO_DEEP(limit=MAX_CHAIN)
+        pending, size = new_name(), max(gib, now)
+        self.keep(replace(saved, pending=pending))
+        await self._overlay(pending, (saved.top, *saved.chain), None, size)
+        if live is not None:
+            await live.switch(self.layers.path(pending))
+        await self._go_on(size, fresh=live is None)
+        return Ground(self.record().chain, size)
+
+    async def settle(self, live: Live | None) -> None:
+        """Complete a freeze that was cut off, or undo it when the running machine had not taken part yet."""
+        self._name_old_disk(live)
+        saved = self.record()
+        if not saved.pending and not saved.draft:
+            return
+        pending = self.layers.path(saved.pending)
+        begun = bool(saved.pending) and pending.exists()
+        if begun and live is not None:
+            begun = saved.pending in await live.stands_on()
+        if begun:
+            await self._own(saved.pending)
+            await self._go_on(saved.disk_gib or saved.want.disk_gib, fresh=False)
+        self.keep(replace(self.record(), pending="", draft=""))
+
+    async def _go_on(self, size: int, *, fresh: bool) -> None:
+        """The pending file is the top from now on, what was the top a layer."""
+        want = self.record().want
+        await self.layers.helper.disk_seal(want.vm, want.number, self.record().top)
+        saved = self.record()
+        self.keep(replace(
+            saved, top=saved.pending, chain=(saved.top, *saved.chain), pending="", fresh=fresh, disk_gib=size,
+        ))
+
+    async def _overlay(self, name: str, chain: Sequence[str], base: Path | None, gib: int) -> None:
+        below, place = self.layers.path(chain[0]) if chain else base, self.layers.path(name)
+        if below is None or not below.exists():
+            raise disks.ORIGIN_GONE(what="a layer of the disk" if chain else "the image")
+        if not place.exists():
+            await disks.make_overlay(below, place, gib, "qcow2" if chain else "raw")
+            self.layers.instance.give_to_control(place)
+        await self._own(name)
+
+    async def _own(self, name: str) -> None:
+        want = self.record().want
+        await self.layers.helper.disk_own(want.vm, want.number, name)
+
+    def _name_old_disk(self, live: Live | None) -> None:
+        """A disk from before disks had names moves to its place, unless a machine holds it open under the old one."""
+        saved = self.record()
+        if not saved.top and live is not None:
+            raise disks.DISK_FAILED(why="it was made by an older version; restart the VM once")
+        if not saved.top:
+            self.keep(replace(saved, top=new_name()))
+        old = self.layers.instance.vm_data(saved.want.vm) / "disk.qcow2"
+        if old.exists() and not self.path.exists():
+            old.rename(self.path)
+
+
+def new_name() -> str:
+    """A name that nobody guesses: knowing it is the permission to read a sealed layer."""
+    return secrets.token_hex(16)
+
+
+def names(saved: Saved) -> Iterator[str]:
+    """Every file that a record needs."""
+    yield from filter(None, (saved.top, saved.pending, saved.draft))
+    yield from saved.chain
+    for kept in saved.snapshots:
+        yield from kept.chain
+
+
+def users(records: Iterable[Saved]) -> Counter[str]:
+    """How many disks and snapshots stand on each layer."""
+    chains = (chain for saved in records for chain in (saved.chain, *(kept.chain for kept in saved.snapshots)))
+    return Counter(name for chain in chains for name in chain)
+
+
+def shown(kept: Sequence[Kept], layers: Layers, used: Counter[str]) -> tuple[Snapshot, ...]:
+    """Snapshots as the node reports them."""
+    return tuple(Snapshot(one.id, one.created, layers.alone(one.chain, used)) for one in kept)
+
+
+def allocated(path: Path) -> int:
+    """Bytes that a file takes on the host; 0 when it is gone."""
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,115 @@
+"""Disks of real machines: copied, kept, brought back, grown and let go, running or not."""
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from tests.contract.check_driver import look, until, want
+from tests.live.node import Node, running_node
+from tests.live.test_driver_live import booted, says
+from ussycode.runtime.driver import Origin, OriginKind, Phase, Want
+from ussycode.runtime.drivers.qemu.driver import QemuDriver
+from ussycode.runtime.images.store import Image, ImageStore
+from ussycode.runtime.kernel import BootFiles
+
+pytestmark = pytest.mark.timeout(400)
+VM, COPY = want().vm, "vm_checkcopyaaaaaaa"
+WRITTEN_MIB = 256
+
+
+@pytest.fixture
+async def node(image_store: ImageStore, boot: BootFiles, debian_min: Image) -> AsyncIterator[Node]:
+    async with running_node(image_store, boot) as one:
+        yield one
+
+
+def copy_of(vm: str, **changes: object) -> Want:
+    return want(vm=COPY, number=3, origin=Origin(OriginKind.VM, vm), **changes)
+
+
+async def up(driver: QemuDriver, one: Want) -> None:
+    await driver.prepare(one)
+    await driver.start(one)
+    await until(driver, one.vm, Phase.RUNNING)
+
+
+def taken(node: Node) -> int:
+    """Bytes that all disks of the node take on the host."""
+    return sum(file.stat().st_blocks * 512 for file in node.instance.layers.iterdir())
+
+
+def layers(node: Node) -> int:
+    return len(list(node.instance.layers.iterdir()))
+
+
+async def test_a_copy_of_a_running_vm_is_whole_independent_and_costs_next_to_nothing(node: Node) -> None:
+    driver = await booted(node)
+    await says(driver, f"head -c {WRITTEN_MIB}M /dev/urandom > ~/big; sha256sum ~/big > ~/sum; echo before > ~/note")
+    await says(driver, "sync")
+    before, began = taken(node), time.monotonic()
+    await up(driver, copy_of(VM))
+    assert await says(driver, "cat ~/note", COPY) == "before"
+    spent, more = time.monotonic() - began, taken(node) - before
+    print(f"cp of {WRITTEN_MIB} MiB to an answering clone: {spent:.2f} s, new space {more >> 10} KiB")
+    assert more < WRITTEN_MIB << 20 >> 4
+    assert "OK" in await says(driver, "sha256sum -c ~/sum", COPY)
+    await says(driver, "echo source > ~/note")
+    await says(driver, "echo copy > ~/note", COPY)
+    assert (await says(driver, "cat ~/note"), await says(driver, "cat ~/note", COPY)) == ("source", "copy")
+    await driver.destroy(VM)
+    await driver.stop(COPY)
+    await up(driver, copy_of(VM, boot=2))
+    assert "OK" in await says(driver, "sha256sum -c ~/sum; cat ~/note", COPY), "it needs nothing of the source"
+    await driver.destroy(COPY)
+    assert layers(node) == 0
+    await driver.close()
+
+
+async def test_a_snapshot_brings_a_file_back(node: Node) -> None:
+    driver = await booted(node)
+    await says(driver, "echo precious > ~/note; sync")
+    began = time.monotonic()
+    await driver.keep_snapshots(want(snapshots=("snap_1",)))
+    print(f"snapshot of a running VM: {1000 * (time.monotonic() - began):.0f} ms")
+    assert [one.id for one in (await look(driver, VM)).snapshots] == ["snap_1"]
+    await says(driver, "rm ~/note; head -c 20M /dev/urandom > ~/junk; sync")
+    await driver.keep_snapshots(want(snapshots=("snap_1", "snap_2")))
+    await driver.stop(VM)
+    back = want(boot=2, disk_turn=2, origin=Origin(OriginKind.SNAPSHOT, VM, "snap_1"), snapshots=("snap_1", "snap_2"))
+    await driver.prepare(back)
+    seen = await look(driver, VM)
+    assert (seen.phase, seen.disk_turn) == (Phase.STOPPED, 2)
+    await up(driver, back)
+    assert await says(driver, "cat ~/note; ls ~/junk 2>&1 | grep -c 'No such'") == "precious\n1"
+    kept = {one.id: one.size for one in (await look(driver, VM)).snapshots}
+    assert kept["snap_2"] > 20 << 20 > kept["snap_1"], "the junk is held by the second snapshot alone"
+    before = layers(node)
+    await driver.keep_snapshots(replace(back, snapshots=("snap_1",), dropped=("snap_2",)))
+    assert layers(node) == before - 1
+    await driver.close()
+    again = await node.driver()
+    assert [one.id for one in (await look(again, VM)).snapshots] == ["snap_1"]
+    await again.close()
+
+
+async def test_a_stopped_vm_is_copied_and_grown_and_its_root_follows_at_the_next_boot(node: Node) -> None:
+    driver = await booted(node)
+    await says(driver, "echo here > ~/note; sync")
+    await driver.stop(VM)
+    await driver.grow(want(disk_gib=7))
+    await driver.grow(want(disk_gib=7))
+    assert (await look(driver, VM)).disk_gib == 7
+    await driver.prepare(copy_of(VM, disk_gib=5))
+    assert (await look(driver, COPY)).disk_gib == 7, "a copy is never smaller than what it copies"
+    await up(driver, want(boot=2, disk_gib=7))
+    async with asyncio.timeout(60):
+        while int(await says(driver, "df -k --output=size / | tail -1")) < 6 << 20:
+            await asyncio.sleep(0.1)
+    assert await says(driver, "cat ~/note") == "here"
+    await up(driver, copy_of(VM, disk_gib=5))
+    assert await says(driver, "cat ~/note", COPY) == "here"
+    await driver.close()
