@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
-from ussycode.runtime.driver import Driver, Phase, Power, Seen, Want
+from ussycode.runtime.driver import Driver, Origin, OriginKind, Phase, Power, Seen, Want
 
 SECRET = "5e" * 32
 
@@ -51,6 +51,7 @@ async def check_driver(make: Callable[[], Awaitable[Adoptable]]) -> None:
         await _unknown_vms_are_no_error(driver)
         await _a_life(driver)
         await _the_same_name_again(driver)
+        await _copies_and_snapshots(driver)
     finally:
         await driver.close()
 
@@ -91,3 +92,25 @@ async def _the_same_name_again(driver: Driver) -> None:
     await driver.stop(again.vm)
     assert (await look(driver, again.vm)).phase is Phase.STOPPED
     await driver.destroy(again.vm)
+
+
+async def _copies_and_snapshots(driver: Driver) -> None:
+    first = want(snapshots=("snap_one",))
+    await driver.prepare(first)
+    await driver.keep_snapshots(first)
+    await driver.keep_snapshots(first)
+    assert [one.id for one in (await look(driver, first.vm)).snapshots] == ["snap_one"]
+    copy = want("vm_checkcopyaaaaaaa", 3, origin=Origin(OriginKind.VM, first.vm))
+    await driver.prepare(copy)
+    await driver.prepare(copy)
+    seen = await look(driver, copy.vm)
+    assert (seen.phase, seen.snapshots) == (Phase.PREPARED, ()), "snapshots are not copied"
+    await driver.grow(replace(copy, disk_gib=6))
+    assert (await look(driver, copy.vm)).disk_gib == 6
+    back = replace(first, disk_turn=2, origin=Origin(OriginKind.SNAPSHOT, first.vm, "snap_one"))
+    await driver.prepare(back)
+    assert (await look(driver, first.vm)).disk_turn == 2
+    await driver.keep_snapshots(replace(back, snapshots=(), dropped=("snap_one", "snap_never")))
+    assert (await look(driver, first.vm)).snapshots == ()
+    for one in (first, copy):
+        await driver.destroy(one.vm)

@@ -34,7 +34,8 @@ def spawn(**changes: object) -> bytes:
 
 
 def test_requests_survive_the_wire() -> None:
-    for request in (NetUp(), DiskOwn(VM, 2, DISK), DiskSeal(VM, 2, DISK), Spawn(VM, 2, 1, 512, "tiny", Accel.KVM, DISK)):
+    spawned = Spawn(VM, 2, 1, 512, "tiny", Accel.KVM, DISK)
+    for request in (NetUp(), DiskOwn(VM, 2, DISK), DiskSeal(VM, 2, DISK), spawned):
         assert decode_request(encode(request)) == request
 
 
