@@ -113,3 +113,18 @@ async def test_a_stopped_vm_is_copied_and_grown_and_its_root_follows_at_the_next
     await up(driver, copy_of(VM, disk_gib=5))
     assert await says(driver, "cat ~/note", COPY) == "here"
     await driver.close()
+
+
+async def test_a_paused_vm_is_copied_and_goes_on_where_it_was(node: Node) -> None:
+    driver = await booted(node)
+    await says(driver, "sleep 1000 >/dev/null 2>&1 & echo asleep > ~/note")
+    await driver.pause(want())
+    await driver.prepare(copy_of(VM))
+    assert (await look(driver, VM)).phase is Phase.PAUSED
+    await driver.resume(want())
+    await until(driver, VM, Phase.RUNNING)
+    assert await says(driver, "cat ~/note; for p in /proc/[0-9]*; do cat $p/comm; done | grep -c sleep") == "asleep\n1"
+    assert not (await look(driver, VM)).cold
+    await up(driver, copy_of(VM))
+    assert await says(driver, "cat ~/note", COPY) == "asleep"
+    await driver.close()
