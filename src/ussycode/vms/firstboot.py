@@ -38,7 +38,7 @@ mkdir -p "$(dirname -- "$p")"; cat > "$p" """
 _INSTALL = """set -e; umask 022; name=$1 user=$2 run=$3 root=$4
 mkdir -p "$root/exe.dev"; cat > "$root/exe.dev/.$name"; chmod 755 "$root/exe.dev/.$name"
 mv "$root/exe.dev/.$name" "$root/exe.dev/$name"
-if [ "$name" = prompt ] && [ ! -x "$root$run" ]; then
+if [ "$name" = prompt ] && [ ! -x "$root$run" ] && [ ! -e "$root/exe.dev/setup" ]; then
   rm "$root/exe.dev/$name"; echo "the image has no agent at $run" >&2; exit 3
 fi
 if [ ! -d "$root/run/systemd/system" ]; then
