@@ -61,10 +61,11 @@ class Outcome:
 
 async def run(app: App, call: Call) -> Outcome:
     """Run one command line. Never raises but for cancellation: what goes wrong is in the outcome."""
-    started, name, json = time.perf_counter(), "", call.json
+    # Until it is parsed: a line that names no command, or is wrong, is answered as it asked to be.
+    started, name, json = time.perf_counter(), "", call.json or "--json" in call.words
     try:
         command, words = TREE.find(call.words)
-        name, json = command.name, call.json or "--json" in words
+        name = command.name
         parsed = parse(command, words, call.json)
         json = parsed.json
         with app.telemetry.span(f"command {name}", user=call.caller.user, via=call.via):

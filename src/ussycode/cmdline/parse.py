@@ -68,7 +68,7 @@ def _shape(param: Param) -> str:
 
 
 _ASKS = ("--json", "--help", "-h")
-"""Understood in front of the first word even where all words are taken as they are."""
+"""Understood among words that are taken as they are, unless those are a command for a VM."""
 
 
 def _read(reading: _Reading, words: list[str]) -> None:
@@ -80,8 +80,11 @@ def _read(reading: _Reading, words: list[str]) -> None:
             reading.words += words
             return
         if verbatim and len(reading.words) >= positional and not (positional == 0 and word in _ASKS):
-            reading.words += [word, *words]
-            return
+            # Without a word before them, the words that are taken as they are belong to us and not to another program.
+            reading.words += [word, *words] if positional else [word]
+            if positional:
+                return
+            continue
         if word.startswith("-") and len(word) > 1:
             _flag(reading, word, words)
         else:

@@ -144,7 +144,8 @@ async def new(ctx: Ctx, a: New) -> NewView:
     """Create a VM and wait until it answers.
 
     A setup script runs once, at the first boot, in the login user's home; `new` does not wait for its end. A prompt
-    goes to the program /etc/ussycode/agent, of the image or put there by the script, after that. What `defaults` says applies to the rest.
+    goes to the program /etc/ussycode/agent, of the image or put there by the script, after that. What `defaults`
+    says applies to the rest.
     """
     unoffered((("--pool", a.pool, NO_POOLS), ("--standalone", a.standalone, NO_STANDALONE),
                ("--sandbox", a.sandbox, NO_STANDALONE),
