@@ -56,6 +56,21 @@ def test_a_token_made_by_the_package_is_good_for_what_it_names(desk: Desk, exe: 
     assert "expires_at" not in exe.ssh_key.generate_api_key(exp="never")
 
 
+def test_a_key_for_one_vm_alone_is_refused_with_the_way_to_have_it(exe: Driven) -> None:
+    for flags in ({"vm": "demo"}, {"vm": "demo", "ssh_user": "root"}):
+        with pytest.raises(exedev.APIError, match="is not offered: a key reaches VMs by their tag") as refused:
+            exe.ssh_key.add("ssh-ed25519 AAAA laptop", **flags)
+        assert refused.value.status == 422
+    assert len(exe.ssh_key.list()["ssh_keys"]) == 1
+
+
+def test_a_platform_that_is_gone_is_a_network_error(desk: Desk) -> None:
+    exe = desk.client()
+    desk.world.path.rename(desk.world.path.with_suffix(".gone"))
+    with pytest.raises(exedev.NetworkError):
+        exe.whoami()
+
+
 def test_a_bad_token_is_an_authentication_error(desk: Desk) -> None:
     for token in ("nonsense", "usy0.e30.AAAA", "usy1.nothing"):
         with pytest.raises(exedev.AuthenticationError):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.conformance.conftest import Desk
 from tests.conformance.driven import Driven
+from ussycode.vms import samples
 
 covers = pytest.mark.covers
 SNAPSHOT = ("name", "status", "ssh_dest", "https_url", "tags", "comment", "region", "egress", "created_at",
@@ -36,8 +37,10 @@ def test_listing_and_finding(exe: Driven) -> None:
     assert (vm.name, vm.status, vm.region, vm.egress) == ("store", "running", "local", "all")
     assert (vm.comment, vm.tags) == ("", ())
     assert vm.url(3000, "/x") == "https://store.localhost:3000/x"
-    with pytest.raises(exedev.NotFoundError):
-        exe.vm("nothere")
+    assert exe.vms("no_such.*") == []
+    for name in ("nothere", "Store"):
+        with pytest.raises(exedev.NotFoundError):
+            exe.vm(name)
     exe.delete("store")
     with pytest.raises(exedev.NotFoundError):
         vm.refresh()
@@ -47,8 +50,9 @@ def test_listing_and_finding(exe: Driven) -> None:
 def test_deleting_several_names_what_was_missing(exe: Driven) -> None:
     vm = exe.new(wait_until="created")
     exe.new(name="other", wait_until="created")
-    gone = exe.delete(vm, "nothere", "other")
-    assert (gone["deleted"], gone["failed"], gone["not_found"]) == ([vm.name, "other"], ["nothere"], ["nothere"])
+    gone = exe.delete(vm, "nothere", "Other", "other")
+    assert gone["deleted"] == [vm.name, "other"]
+    assert gone["failed"] == gone["not_found"] == ["nothere", "Other"]
     exe.new(wait_until="created").delete()
     assert exe.vms() == []
 
@@ -70,6 +74,15 @@ def test_changing_a_vm(exe: Driven) -> None:
     }
     assert vm.stats()["points"] is None
     assert (vm.stats(range="7d")["name"], vm.stats(range="7d")["range"]) == ("shop", "7d")
+
+
+def test_figures_have_the_shape_that_the_package_promises(desk: Desk, exe: Driven) -> None:
+    vm = exe.new(name="demo", wait_until="created")
+    for _ in range(3):
+        desk.loop.run(samples.take(desk.world.base.app))
+        desk.world.base.clock.advance(samples.INTERVAL)
+    points = vm.stats(range="30d")["points"]
+    assert len(points) == 2 and points[0]["vm_name"] == "demo"
 
 
 @covers("VM.restart", "VM.pause", "VM.resume", "VM.wait_until_ready")
@@ -121,7 +134,8 @@ def test_what_a_self_hosted_platform_does_not_sell_is_refused_with_the_reason(ex
 
 def test_a_taken_name_a_bad_image_and_a_bad_size_are_sentences(exe: Driven) -> None:
     exe.new(name="demo", wait_until="created")
-    for flags in ({"name": "demo"}, {"image": "no such image"}, {"disk": "lots"}, {"memory": "1"[:0]}, {"cpu": 999}):
+    wrong = ({"name": "demo"}, {"image": "no such"}, {"disk": "lots"}, {"comment": "x" * 201}, {"cpu": 99})
+    for flags in wrong:
         with pytest.raises(exedev.APIError) as refused:
             exe.new(**flags)
         assert refused.value.status == 422 and ": " in str(refused.value)
@@ -141,9 +155,9 @@ def test_a_token_without_ssh_still_makes_vms_but_cannot_wait_for_them(desk: Desk
 def test_too_many_requests_are_retried_or_said(desk: Desk) -> None:
     patient, hasty = desk.client(), desk.client(max_retries=0)
     limit = desk.world.app.config.exec_rate
-    buckets = desk.world.app.clock
+    clock = desk.world.base.clock
     with pytest.raises(exedev.RateLimitError):
         for _ in range(limit + 1):
             hasty.whoami()
-    buckets.advance(60)
+    clock.advance(60)
     assert patient.whoami()

@@ -22,6 +22,8 @@ BAD_KEY = ErrorCode(
     "key.bad", Kind.USAGE, "that is not a public key: {why}",
     hint="give the line of a .pub file, or pipe it: cat ~/.ssh/id_ed25519.pub | ssh … ssh-key add",
 )
+NO_ONE_VM = ErrorCode("key.no_one_vm", Kind.USAGE, "{flag} is not offered: a key reaches VMs by their tag",
+                      hint="tag DEMO shop; ssh-key add --tag shop KEY")
 NO_TAG = ErrorCode("key.no_tag", Kind.USAGE, "name the tag, or use -d", hint="ssh-key tag {key} prod")
 
 
@@ -120,11 +122,15 @@ class AddKey:
         str, help="the line of a .pub file; read from standard input when omitted", many=True, default=()
     )
     tag: str = flag(key_tag, help="it reaches VMs with this tag only, and changes nothing of yours", default="")
+    vm: str = flag(str, help="not offered: give the VM a tag, and the key that tag", default="")
+    ssh_user: str = flag(str, help="not offered, as it goes with --vm", default="")
 
 
 @command("ssh-key add", needs=Action.ACCOUNT_CHANGE, on=ACCOUNT, examples=("ssh-key add ssh-ed25519 AAAA... laptop",))
 async def key_add(ctx: Ctx, a: AddKey) -> KeysView:
     """Register another SSH key; its comment becomes its name."""
+    if a.vm or a.ssh_user:
+        raise NO_ONE_VM(flag="--vm" if a.vm else "--ssh-user")
     text = " ".join(a.public_key)
     if text in ("", "-", "/dev/stdin"):
         text = (await ctx.talk.read_stdin(MAX_LINE)).decode(errors="replace")

@@ -59,14 +59,15 @@ def command_words(text: str) -> tuple[str, ...]:
 
 def target(text: str) -> str:
     """The name of an existing VM, as typed."""
-    if not re.fullmatch(r"[a-z0-9-]{1,63}", text):
+    # Capitals are in no name, so a name with them is one that is not found.
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,63}", text):
         raise ValueError("a VM name is a-z, 0-9 and -")
     return text
 
 
 def pattern(text: str) -> str:
     """A VM name in which * and ? stand for anything."""
-    if not re.fullmatch(r"[a-z0-9*?-]{1,63}", text):
+    if not re.fullmatch(r"[A-Za-z0-9*?._-]{1,63}", text):
         raise ValueError("a pattern is a VM name with * or ?")
     return text
 
