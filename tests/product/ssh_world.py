@@ -21,6 +21,7 @@ from tests.world import World, world
 from ussycode.agent.link import LocalLink
 from ussycode.app import NamedImages
 from ussycode.doors.ssh.door import SshDoor
+from ussycode.doors.ssh.hostkey import public_line
 from ussycode.identity import ops as identity
 from ussycode.identity.keys import PublicKey, read_public_key
 from ussycode.ports import App
@@ -224,8 +225,10 @@ async def ssh_world(
     try:
         async with world(driver, ssh_port=str(port), **options) as base:
             link = LocalLink(OneGuest(agent))
-            app = dataclasses.replace(base.app, link=link, images=RootImages((base.app.config.default_image,)))
-            door = SshDoor(app, [asyncssh.generate_private_key("ssh-ed25519")])
+            key = asyncssh.generate_private_key("ssh-ed25519")
+            images = RootImages((base.app.config.default_image,))
+            app = dataclasses.replace(base.app, link=link, images=images, host_key=public_line(key))
+            door = SshDoor(app, [key])
             base.app.db.listen(door.heard)
             serving = asyncio.create_task(door.serve([listening]))
             try:

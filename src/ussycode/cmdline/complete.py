@@ -26,7 +26,11 @@ def _candidates(tree: Tree, words: list[str], partial: str, names: Names) -> lis
     if words[0] == "help":
         return [c.path[len(words) - 1] for c in tree.under(words[1:]) if len(c.path) >= len(words)]
     param = _awaited(command, words)
-    return list(names(param.complete)) if param is not None and param.complete else []
+    if param is None or not param.complete:
+        return []
+    if "|" in param.complete:
+        return [choice for choice in param.complete.split("|") if choice]
+    return list(names(param.complete))
 
 
 def _awaited(command: Command, words: list[str]) -> Param | None:

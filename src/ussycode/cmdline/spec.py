@@ -28,7 +28,7 @@ class Param:
     default: object = None
     short: str = ""
     complete: str = ""
-    """What Tab offers for a value: `vm`, `image`, or nothing."""
+    """What Tab offers for a value: a kind such as `vm` or `image`, the words themselves as `on|off`, or nothing."""
 
     @property
     def flag(self) -> str:

@@ -13,6 +13,9 @@ from ussycode.vms import defaults, ops, policy, why
 from ussycode.vms.commands import OneVm
 from ussycode.vms.documents import DefaultsDocument, QuotaDocument, WhyDocument
 
+KEYS = "|".join(defaults.KEYS)
+"""What Tab offers for a key."""
+
 
 @dataclass(frozen=True)
 class Nothing:
@@ -55,16 +58,18 @@ async def quota(ctx: Ctx, a: Nothing) -> QuotaView:
 class Read:
     """Arguments of `defaults read`."""
 
-    space: str = word(str, help="always dev.exe", default=defaults.SPACE)
-    key: str | None = word(str, help="one key; all when omitted", default=None)
+    space: str = word(str, complete="dev.exe|", help="always dev.exe", default=defaults.SPACE)
+    key: str | None = word(str, help="one key; all when omitted", default=None, complete=KEYS)
 
 
 @dataclass(frozen=True)
 class Write:
     """Arguments of `defaults write`."""
 
-    space: str = word(str, help="always dev.exe")
-    key: str = word(str, help="new.setup-script, new.env, new.image, new.memory, new.cpu, new.disk or new.file:PATH")
+    space: str = word(str, complete="dev.exe|", help="always dev.exe")
+    key: str = word(
+        str, help="new.setup-script, new.env, new.image, new.memory, new.cpu, new.disk or new.file:PATH", complete=KEYS
+    )
     value: str | None = word(str, help="the value; read from standard input when omitted", default=None)
 
 
@@ -72,8 +77,8 @@ class Write:
 class Delete:
     """Arguments of `defaults delete`."""
 
-    space: str = word(str, help="always dev.exe")
-    key: str = word(str, help="the key")
+    space: str = word(str, complete="dev.exe|", help="always dev.exe")
+    key: str = word(str, help="the key", complete=KEYS)
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,10 @@ def grouping(text: str) -> str:
 class Ls:
     """Arguments of `ls`."""
 
-    group: str = flag(grouping, help="tag: put VMs with the same tag together; region and type too", default="")
+    group: str = flag(
+        grouping, help="tag: put VMs with the same tag together; region and type too", default="",
+        complete="tag|region|type",
+    )
 
     pattern: str = word(pattern, help="only names that match; * and ? stand for anything", default="*", complete="vm")
     long: bool = switch(help="sizes, port and image too", short="l")

@@ -110,7 +110,7 @@ class Schedule:
     """Arguments of `snapshot schedule`."""
 
     vm: str = word(target, help="the VM", complete="vm")
-    when: bool = word(daily_off, help="daily or off")
+    when: bool = word(daily_off, help="daily or off", complete="daily|off")
 
 
 @command("snapshot schedule", needs=Action.VM_CHANGE, on=vm("vm"), examples=("snapshot schedule demo daily",))

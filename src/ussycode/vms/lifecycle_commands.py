@@ -142,7 +142,7 @@ class EgressArgs:
     """Arguments of `egress`."""
 
     vm: str = word(target, help="the VM", complete="vm")
-    policy: str = word(egress_policy, help="all, or integrations")
+    policy: str = word(egress_policy, help="all, or integrations", complete="all|integrations")
 
 
 @command("egress", needs=Action.VM_CHANGE, on=vm("vm"), examples=("egress demo integrations",))
@@ -164,7 +164,7 @@ class WakeArgs:
     """Arguments of `wake`."""
 
     vm: str = word(target, help="the VM", complete="vm")
-    state: bool = word(on_off, help="on or off")
+    state: bool = word(on_off, help="on or off", complete="on|off")
 
 
 @command("wake", needs=Action.VM_CHANGE, on=vm("vm"), examples=("wake demo on",))
@@ -186,7 +186,7 @@ class Stat:
     """Arguments of `stat`."""
 
     vm: str = word(target, help="the VM", complete="vm")
-    range: str = flag(time_range, help="24h, 7d or 30d", default="24h")
+    range: str = flag(time_range, help="24h, 7d or 30d", default="24h", complete="24h|7d|30d")
 
 
 @command("stat", needs=Action.VM_READ, on=vm("vm"), reads_only=True, examples=("stat demo", "stat demo --range 7d"))

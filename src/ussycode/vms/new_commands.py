@@ -63,9 +63,13 @@ class New:
     disk: int | None = flag(gibibytes, help="disk: 5G, 20GB; 5G when omitted")
     comment: str = flag(comment_text, help="a note, at most 200 bytes", default="")
     tag: tuple[str, ...] = flag(tag_names, help="a tag, or several with commas", many=True)
-    egress: str = flag(egress_policy, help="all, or integrations: only what the operator lists", default="all")
+    egress: str = flag(
+        egress_policy, help="all, or integrations: only what the operator lists", default="all",
+        complete="all|integrations",
+    )
     wake: bool = switch(help="a visit over SSH or HTTPS starts it when it is stopped or paused")
-    isolation: str = flag(wall, help="vm; or container, quicker, where the operator allows it", default="vm")
+    isolation: str = flag(wall, help="vm; or container, quicker, where the operator allows it", default="vm",
+                          complete="vm|container")
     setup_script: str = flag(str, help="runs once, as the login user; - reads standard input", default="")
     prompt: str = flag(str, help="told once to the agent in the image; - reads standard input", default="")
     template: Project | None = flag(  # noqa: RUF009 - a declaration

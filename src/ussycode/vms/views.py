@@ -87,7 +87,7 @@ class ListView:
         if not self.rows:
             return "no VMs yet; type new"
         head = ["NAME", "STATUS", "IMAGE", "URL"]
-        head += ["CPU", "MEMORY", "DISK", "PORT", "ISOLATION"] if self.long else []
+        head += ["CPU", "MEMORY", "USED", "DISK", "PORT", "ISOLATION", "TAGS"] if self.long else []
         lines = [self._table(title, rows, head, style) for title, rows in self._groups()]
         lines += [f"{vm.name}: {vm.detail}" for vm, _, _ in self.rows if vm.detail and vm.phase == "failed"]
         lines += [f"{vm.name}: {printable(vm.notice)}" for vm, _, _ in self.rows if vm.notice]
@@ -111,8 +111,13 @@ class ListView:
 
     def _cells(self, vm: Vm, place: VmPlace, port: int) -> list[str]:
         cells = [vm.name, vm.status, vm.image.partition("@")[0], place.https_url]
-        size = [str(vm.vcpus), f"{vm.memory_mib} MiB", f"{vm.disk_gib} GiB", str(port), vm.isolation.value]
-        return cells + size if self.long else cells
+        return cells + self._size(vm, port) if self.long else cells
+
+    def _size(self, vm: Vm, port: int) -> list[str]:
+        latest = self.usage.get(vm.id)
+        used = f"{max(0, latest[1].memory_used) >> 20} MiB" if latest is not None else "-"
+        return [str(vm.vcpus), f"{vm.memory_mib} MiB", used, f"{vm.disk_gib} GiB", str(port), vm.isolation.value,
+                ",".join(vm.tags) or "-"]
 
     def document(self) -> ListDocument:
         """The document of `ls`."""
