@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.conformance.surface import commands
 
-NOT_BUILT = "not built yet"
+NOT_BUILT = "an unknown command"
 NO_ADDRESS = {
     "Client.invite.__call__": "an invitation names an address here: `invite friend@example.org`",
     **{f"Client.invite.{name}": "nobody earns rewards here; `invite` takes an e-mail address" for name in (
@@ -42,7 +42,7 @@ def _row(method: str, line: str) -> Row:
         return Row(method, "", "")
     named = TREE.named(" ".join(words[:2])) or TREE.named(words[0])
     if named is None:
-        return Row(method, " ".join(words[:2]), NOT_BUILT)
+        return Row(method, line, NOT_BUILT)
     refused = next((d for d in declined.DECLINED if d.name == named.name), None)
     return Row(method, named.name, refused.why if refused is not None else NO_ADDRESS.get(method, ""))
 

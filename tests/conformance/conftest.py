@@ -160,7 +160,7 @@ def far(cloud: Cloud) -> Iterator[Driven]:
 @pytest.fixture(scope="session")
 def machine(hosted: Platform, bearer: str, loop: Loop) -> Iterator[str]:
     """The name of a VM that tests of commands share."""
-    env = {"COLOUR": "light blue"}
+    env = {"COLOUR": "light blue", "POEM": "one\ntwo 'three'"}
     with Cloud(hosted, "sync", bearer, loop).client() as exe, exe.new(name="shared", env=env) as vm:
         yield vm.name
 

@@ -22,6 +22,7 @@ def test_a_command_has_its_own_outputs_and_status(vm: Driven) -> None:
     assert (done.exit_code, done.stdout, done.stderr, done.ok) == (7, "out\n", "err\n", False)
     assert vm.run(["printf", "%s|", "a b", "it's", "$HOME", "ü"]).stdout == "a b|it's|$HOME|ü|"
     assert vm.run("pwd; echo $X $COLOUR", cwd="/tmp", env={"X": "1 'two'"}).stdout == "/tmp\n1 'two' light blue\n"
+    assert vm.run('printf %s "$POEM"').stdout == "one\ntwo 'three'"
     assert vm.run(r"printf '\377\000x'").stdout_bytes == b"\xff\0x"
     assert vm.run("whoami; echo ~").stdout == "ussy\n/home/ussy\n"
     with pytest.raises(exedev.CommandError) as failed:

@@ -40,12 +40,18 @@ DECLINED = (
     Declined("pool", NOT_HERE, "VMs share the operator's hosts and are not bought in pools",
              "set a VM's size with: resize NAME --cpu N --memory N"),
     Declined("grant-support-root", NOT_HERE, "there is no support staff who could ask for it",
-             "give somebody a shell with: share add NAME E-MAIL --root"),
+             "add the key of whom you trust: ssh-key add"),
     Declined("shelley", NOT_YET, "the platform has no agent of its own in the browser so far",
              "run an agent of your choice inside the VM"),
     Declined("integrations", NOT_YET, "VMs have no credentials lent to them so far",
              "give a VM what it needs with: new --env KEY=VALUE", ("int",)),
-    Declined("team", NOT_YET, "accounts are not grouped into teams so far", "share with people: share add NAME E-MAIL"),
+    Declined("team", NOT_YET, "accounts are not grouped into teams so far", "share a page: share set-public NAME"),
+    *(Declined(f"share {verb}", NOT_YET, "a VM is private or public so far, and shared with nobody by name or link",
+               "show it to everybody: share set-public NAME")
+      for verb in ("add", "remove", "add-link", "remove-link", "access")),
+    Declined("share receive-email", NOT_YET, "VMs receive no mail so far", "fetch mail from inside the VM"),
+    *(Declined(f"domain {verb}", NOT_YET, "VMs have no domains of their own so far",
+               "use the VM's address: share show NAME") for verb in ("add", "rm", "ls")),
 )
 
 
