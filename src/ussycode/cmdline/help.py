@@ -1,6 +1,7 @@
 """Help pages read off the declarations; at most 80 columns, no escapes unless asked."""
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ from ussycode.cmdline.tree import Tree
 
 WIDTH = 80
 """Columns that every help page fits into."""
+GLANCE = 12
+"""Columns of names at a glance."""
+NOT_OFFERED = "Not offered"
+"""How the summary of a command begins that is answered with a reason instead."""
 
 
 class ArgumentDocument(TypedDict):
@@ -50,6 +55,8 @@ class HelpPage:
 
     sections: tuple[tuple[str, tuple[Command, ...]], ...]
     whole: bool
+    short: bool = False
+    """At a glance: groups on one line, and what is not offered left out."""
 
     @property
     def commands(self) -> tuple[Command, ...]:
@@ -60,7 +67,7 @@ class HelpPage:
         """A page for a person."""
         if len(self.commands) == 1 and not self.whole:
             return one(self.commands[0], style)
-        return several(self.sections, style)
+        return at_a_glance(self.sections, style) if self.short else several(self.sections, style)
 
     def document(self) -> HelpDocument:
         """Flags and examples for a machine."""
@@ -71,9 +78,9 @@ class HelpPage:
 
 
 def page(tree: Tree, words: Sequence[str]) -> HelpPage:
-    """The page for `words`: nothing means all. Raises UNKNOWN for a topic that does not exist."""
+    """The page for `words`: nothing means all at a glance, `all` all in full. Raises UNKNOWN for what is no topic."""
     if not words or tuple(words) == ("all",):
-        return HelpPage(tree.sections, True)
+        return HelpPage(tree.sections, True, not words)
     named = tree.named(" ".join(words))
     if named is not None:
         return of_command(named)
@@ -95,6 +102,31 @@ def several(sections: Sequence[tuple[str, Sequence[Command]]], style: Style) -> 
     for title, commands in sections:
         lines += [style.paint(title.upper(), "bold"), *(_entry(c, width, style) for c in commands), ""]
     return "\n".join([*lines, "help COMMAND explains one; every command takes --json and --help"])
+
+
+def at_a_glance(sections: Sequence[tuple[str, Sequence[Command]]], style: Style) -> str:
+    """Commands by heading, one line each; the commands of a group share one."""
+    lines: list[str] = []
+    for title, commands in sections:
+        offered = [c for c in commands if not c.summary.startswith(NOT_OFFERED)]
+        groups = {c.path[0]: [o for o in offered if o.path[0] == c.path[0]] for c in offered}
+        lines += [style.paint(title.upper(), "bold"), *(_glance(*group, style) for group in groups.items()), ""]
+    return "\n".join([
+        *lines, "help COMMAND explains one, help all explains all; each takes --json and --help",
+    ])
+
+
+def _glance(name: str, commands: Sequence[Command], style: Style) -> str:
+    said = _clause(commands[0].summary) if len(commands) == 1 and len(commands[0].path) == 1 else ", ".join(
+        " ".join(c.path[1:]) for c in commands)
+    rows = textwrap.wrap(said, WIDTH - GLANCE - 4, break_on_hyphens=False)
+    head = f"  {style.paint(name.ljust(GLANCE), 'cyan')}  {rows[0]}"
+    return "\n".join((head, *(" " * (GLANCE + 4) + row for row in rows[1:])))
+
+
+def _clause(summary: str) -> str:
+    """What a summary says before it goes into detail."""
+    return re.split(r"[;:.] |[.]$", summary)[0]
 
 
 def _entry(command: Command, width: int, style: Style) -> str:

@@ -81,12 +81,20 @@ def test_an_unknown_command_names_the_nearest_one(line: str, hint: str) -> None:
 
 
 def test_help_fits_80_columns_and_covers_every_command() -> None:
-    whole = page(TREE, ()).text(PLAIN)
+    whole = page(TREE, ("all",)).text(PLAIN)
     for command in COMMANDS:
         text = page(TREE, command.path).text(PLAIN)
         assert command.name in whole
         assert max(map(len, text.splitlines())) <= 100 and "\x1b" not in text
         assert command.summary and command.summary.endswith(".")
+
+
+def test_help_at_a_glance_fits_a_screen_and_names_every_first_word_that_is_offered() -> None:
+    shown = page(TREE, ()).text(PLAIN)
+    assert max(map(len, shown.splitlines())) <= 80 and len(shown.splitlines()) < 75
+    offered = {c.path[0] for c in COMMANDS if not c.summary.startswith("Not offered")}
+    assert offered == {line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line[2] != " "}
+    assert page(TREE, ()).document() == page(TREE, ("all",)).document()
 
 
 @pytest.mark.parametrize(("before", "offered"), [
