@@ -1,10 +1,12 @@
 /* The control port: find the host's sync, take frames, answer requests. */
 #include "ussy.h"
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/reboot.h>
 
 static const char SYNC[] = "\xffussycode-sync-1";
 enum { SYNC_LEN = 16, NONCE_LEN = 16, HEAD = 5, SEND_MS = 2000, SYSTEMD_POWEROFF = 34 + 4,
-       GRACE_SECONDS = 8, MAX_GRACE_SECONDS = 120 };
+       GRACE_SECONDS = 8, MAX_GRACE_SECONDS = 120, THAW_SECONDS = 5 };
 enum kind { REQUEST = 1, OK, ERR, HELLO };
 
 static int port = -1, tell_configured = -1;
@@ -73,6 +75,30 @@ static void pull_the_plug_later(unsigned seconds) {
     _exit(1);
 }
 
+static bool thaw(void) {
+    int root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool thawed = root >= 0 && (!ioctl(root, FITHAW, 0) || errno == EINVAL);
+    close(root);
+    return thawed;
+}
+
+/* Hold the root file system still, with nothing left to write. Whatever the host does, it goes on after a while. */
+static bool freeze(void) {
+    int root = state.container || state.on_host ? -1 : open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return false;
+    sync_disks();
+    pid_t waker = fork();
+    if (!waker) {
+        sleep(THAW_SECONDS);
+        thaw();
+        _exit(0);
+    }
+    bool frozen = waker > 0 && !ioctl(root, FIFREEZE, 0);
+    close(root);
+    return frozen;
+}
+
 static void shut_down(unsigned grace) {
     pull_the_plug_later(grace);
     if (is_tiny_init())
@@ -95,6 +121,10 @@ static const char *perform(const char *verb, struct pairs p, struct out *o, char
         report_ports(o);
     else if (!strcmp(verb, "sync"))
         sync_disks();
+    else if (!strcmp(verb, "freeze"))
+        return freeze() ? NULL : "failed";
+    else if (!strcmp(verb, "thaw"))
+        return thaw() ? NULL : "failed";
     else if (strcmp(verb, "ping") && (strcmp(verb, "shutdown") || grace < 1))
         return "bad_request";
     return NULL;

@@ -251,7 +251,7 @@ static bool set_host_keys(struct pairs p) {
 
 /* In a process of its own: the image's init need not wait for it. */
 static bool grow(void) {
-    enum { WORTH = 8 << 20 };
+    enum { WORTH = 8 << 20, TRIES = 600, WAIT_NS = 100000000 };
     struct statvfs fs;
     uint64_t bytes = 0;
     int disk = open("/dev/vda", O_RDONLY | O_CLOEXEC);
@@ -261,7 +261,12 @@ static bool grow(void) {
         return known;
     uint64_t blocks = bytes / fs.f_frsize;
     int root = open("/", O_RDONLY | O_CLOEXEC);
-    if (ioctl(root, EXT4_IOC_RESIZE_FS, &blocks))
+    int failed = ioctl(root, EXT4_IOC_RESIZE_FS, &blocks);
+    for (int tries = 0; failed && errno == EBUSY && tries < TRIES; tries++) { /* an earlier growth goes on still */
+        nanosleep(&(struct timespec){0, WAIT_NS}, NULL);
+        failed = ioctl(root, EXT4_IOC_RESIZE_FS, &blocks);
+    }
+    if (failed)
         kernel_log("ussy: cannot grow the root file system: %s\n", strerror(errno));
     _exit(0);
 }

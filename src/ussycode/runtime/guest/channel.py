@@ -117,6 +117,14 @@ class ControlChannel:
         """Write the guest's caches to its disk."""
         await self.request("sync", timeout=60)
 
+    async def freeze(self) -> None:
+        """Write the caches and hold the root file system still; the guest thaws it by itself after 5 seconds."""
+        await self.request("freeze")
+
+    async def thaw(self) -> None:
+        """Let the root file system go on. Idempotent."""
+        await self.request("thaw")
+
     async def stats(self) -> Stats:
         """Memory, load, disk and uptime."""
         return _stats(await self.request("stats"))

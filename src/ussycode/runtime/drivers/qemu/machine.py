@@ -16,6 +16,7 @@ from ussycode.base.errors import Failure
 from ussycode.runtime import disks
 from ussycode.runtime.driver import Egress, Phase, Sample, Seen, Want
 from ussycode.runtime.drivers.qemu import console, endings, memory
+from ussycode.runtime.drivers.qemu.live import Running
 from ussycode.runtime.drivers.qemu.monitor import Monitor
 from ussycode.runtime.drivers.qemu.process import Watch
 from ussycode.runtime.drivers.qemu.saved import Kept, Saved, Source, forget, save
@@ -42,8 +43,6 @@ KILL_SECONDS = 5.0
 CONFIGURE_SECONDS = 30.0
 STEADY_SECONDS = 60.0
 """How long a verb that needs the disk waits for a boot under way."""
-SYNC_SECONDS = 10.0
-"""How long a guest may take to write its caches before its disk is frozen without."""
 MAX_RESETS, RESET_WINDOW = 3, 120.0
 """Restarts of its own that a guest may make, each within so many seconds; a panic must not loop for ever."""
 _log = structlog.get_logger("ussycode.vm")
@@ -126,11 +125,7 @@ class Machine:
 
     async def freeze(self, gib: int = 0) -> Ground:
         """Seal what the disk holds now, running or not. Raises what `Disk.freeze` does."""
-        live = await self._steady()
-        if live is not None and self._channel is not None:
-            with suppress(Failure):
-                await self._channel.request("sync", timeout=SYNC_SECONDS)
-        return await self.disk.freeze(live, gib)
+        return await self.disk.freeze(await self._steady(), gib)
 
     async def keep_snapshots(self, want: Want) -> None:
         """Take the snapshots that are missing, all of the same moment, and forget those that are dropped."""
@@ -240,11 +235,11 @@ class Machine:
             return
         disks.require_room(self.folder)
         live = await self._steady()
-        if live is None or self._channel is None:
+        if live is None:
             await self.disk.freeze(None, want.disk_gib)
             return
-        await live.resize(want.disk_gib << 30)
-        await self._channel.configure(self._identity(self.saved.want), timeout=CONFIGURE_SECONDS)
+        await live.monitor.resize(want.disk_gib << 30)
+        await live.channel.configure(self._identity(self.saved.want), timeout=CONFIGURE_SECONDS)
         self._keep(msgspec.structs.replace(self.saved, disk_gib=want.disk_gib))
 
     async def sample(self) -> Sample | None:
@@ -263,13 +258,13 @@ class Machine:
             await asyncio.gather(self._life, return_exceptions=True)
             self._life = None
 
-    async def _steady(self) -> Monitor | None:
-        """The monitor of the running machine, once a boot under way is over; None when nothing runs."""
+    async def _steady(self) -> Running | None:
+        """The running machine, once a boot under way is over; None when nothing runs."""
         try:
             async with asyncio.timeout(STEADY_SECONDS):
                 while self._life is not None:
                     if self._monitor is not None and self._channel is not None and self.saved.phase is Phase.RUNNING:
-                        return self._monitor
+                        return Running(self._monitor, self._channel)
                     await asyncio.sleep(CONNECT_LOOK)
         except TimeoutError:
             raise disks.DISK_FAILED(why="the VM neither comes up nor ends") from None
