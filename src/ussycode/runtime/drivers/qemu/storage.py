@@ -18,7 +18,6 @@ from ussycode.runtime import disks
 from ussycode.runtime.driver import Snapshot
 from ussycode.runtime.drivers.qemu.saved import Kept, Saved
 from ussycode.runtime.instance import Instance
-from ussycode.runtime.privileged.client import HelperClient
 
 MAX_CHAIN = 48
 """Layers below a disk. QEMU opens each of them, and a block that was never written is looked for in all."""
@@ -28,6 +27,18 @@ TOO_DEEP = ErrorCode(
     "disk.too_deep", Kind.CONFLICT, "the disk of this VM was copied or kept {limit} times since it was made",
     hint="its layers are merged while it runs: start it and try again later",
 )
+
+
+class Owners(Protocol):
+    """Who may read and write a disk; root's part of it. Both raise a declared Failure."""
+
+    async def disk_own(self, vm: str, number: int, disk: str) -> None:
+        """Give a disk to the VM's uid."""
+        ...
+
+    async def disk_seal(self, vm: str, number: int, disk: str) -> None:
+        """Take a disk from the VM for ever."""
+        ...
 
 
 class Live(Protocol):
@@ -55,7 +66,7 @@ class Layers:
     """The files in DATA/layers. Control alone adds and removes them, so what it knows is what is there."""
 
     instance: Instance
-    helper: HelperClient
+    helper: Owners
     _pins: Counter[str] = field(default_factory=Counter)
     _sizes: dict[str, int] = field(default_factory=dict)
 
