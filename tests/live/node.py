@@ -65,9 +65,11 @@ class Node:
 
 
 @asynccontextmanager
-async def running_node(images: ImageStore, boot: BootFiles, policy: Policy = USUAL) -> AsyncIterator[Node]:
+async def running_node(
+    images: ImageStore, boot: BootFiles, policy: Policy = USUAL, parent: Path = Path("/var/tmp")
+) -> AsyncIterator[Node]:
     """A node whose every trace is gone afterwards, whatever the test did."""
-    data = Path(tempfile.mkdtemp(prefix="ussycode-node-", dir="/var/tmp"))
+    data = Path(tempfile.mkdtemp(prefix="ussycode-node-", dir=parent))
     data.chmod(0o711)
     instance = claim(data)
     make_folders(instance)

@@ -2,19 +2,26 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 import time
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
 from tests.contract.check_driver import look, until, want
 from tests.live.node import Node, running_node
 from tests.live.test_driver_live import booted, says
+from ussycode.base.errors import Failure
 from ussycode.runtime.driver import Origin, OriginKind, Phase, Want
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
+from ussycode.runtime.drivers.qemu.storage import Owners
 from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.kernel import BootFiles
+from ussycode.runtime.privileged.protocol import HELPER_GONE
 
 pytestmark = pytest.mark.timeout(400)
 VM, COPY = want().vm, "vm_checkcopyaaaaaaa"
@@ -141,3 +148,90 @@ async def test_a_paused_vm_is_copied_and_goes_on_where_it_was(node: Node) -> Non
     await up(driver, copy_of(VM))
     assert await says(driver, "cat ~/note", COPY) == "asleep"
     await driver.close()
+
+
+@dataclass
+class BreaksAfterTheSwitch:
+    """Root's part of disks while control is killed right after QEMU went on to a new layer."""
+
+    real: Owners
+
+    async def disk_own(self, vm: str, number: int, disk: str) -> None:
+        await self.real.disk_own(vm, number, disk)
+
+    async def disk_seal(self, vm: str, number: int, disk: str) -> None:
+        raise HELPER_GONE()
+
+
+async def test_a_snapshot_whose_taker_dies_half_way_is_taken_by_the_next(node: Node) -> None:
+    driver = await booted(node)
+    await says(driver, "echo one > ~/note")
+    driver.layers.helper = BreaksAfterTheSwitch(node.helper)
+    with pytest.raises(Failure):
+        await driver.keep_snapshots(want(snapshots=("snap_1",)))
+    await says(driver, "echo two >> ~/note; sync")
+    await driver.close()
+    second = await node.driver()
+    await second.keep_snapshots(want(snapshots=("snap_1",)))
+    assert await says(second, "cat ~/note") == "one\ntwo"
+    await second.stop(VM)
+    await up(second, want(boot=2, snapshots=("snap_1",)))
+    assert await says(second, "cat ~/note") == "one\ntwo"
+    assert layers(node) == 3, "one layer from the first attempt, one from the second, and the top"
+    await second.close()
+
+
+async def test_an_owner_is_warned_and_a_vm_on_a_full_host_stands_still_until_there_is_room(
+    image_store: ImageStore, boot: BootFiles, debian_min: Image, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path, mib=1100) as place:
+        async with running_node(image_store, boot, parent=place) as node:
+            await _fill_host_and_guest(node, place)
+
+
+async def _fill_host_and_guest(node: Node, place: Path) -> None:
+    driver = await booted(node)
+    await says(driver, "sudo fallocate -l $(($(df --output=avail -B1 / | tail -1) * 9 / 10)) /var/tmp/big")
+    await driver.sample(VM)
+    assert "% full" in (await look(driver, VM)).warning
+    await says(driver, "sudo rm /var/tmp/big")
+    await driver.sample(VM)
+    assert (await look(driver, VM)).warning == ""
+    _leave(place, mib=300)
+    with pytest.raises(Failure, match="the host's disk is full"):
+        await driver.prepare(want(COPY, 3))
+    with pytest.raises(Failure, match="the host's disk is full"):
+        await driver.keep_snapshots(want(snapshots=("snap_1",)))
+    _leave(place, mib=20)
+    noise = "head -c 60M /dev/urandom > ~/new; sync; sha256sum ~/new > ~/sum; echo ok"
+    write = asyncio.create_task(says(driver, noise))
+    async with asyncio.timeout(90):
+        while "stands still" not in (await look(driver, VM)).warning:
+            await asyncio.sleep(0.05)
+    (place / "ballast").unlink()
+    assert await write == "ok"
+    assert (await look(driver, VM)).warning == ""
+    assert "OK" in await says(driver, "sha256sum -c ~/sum")
+    await driver.destroy(VM)
+    await driver.close()
+
+
+def _leave(place: Path, mib: int) -> None:
+    """Fill the file system until so much is free."""
+    (place / "ballast").unlink(missing_ok=True)
+    free = shutil.disk_usage(place).free - (mib << 20)
+    subprocess.run(["fallocate", "-l", str(free), place / "ballast"], check=True)
+
+
+@contextmanager
+def small_disk(folder: Path, mib: int) -> Iterator[Path]:
+    """A file system of its own, so small that it can be filled."""
+    file, place = folder / "small.ext4", folder / "small"
+    place.mkdir()
+    subprocess.run(["truncate", "-s", f"{mib}M", file], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", file], check=True)
+    subprocess.run(["mount", "-o", "loop", file, place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)

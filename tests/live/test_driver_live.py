@@ -199,5 +199,7 @@ async def test_a_disk_grows_under_a_running_guest_and_stays_so(node: Node) -> No
             await asyncio.sleep(0.1)
     used = await driver.sample(VM)
     assert used is not None and used.disk_allocated > 0
+    assert 7 << 30 < used.fs_total <= 8 << 30 and 0 < used.fs_free < used.fs_total
+    assert min(used.net_rx, used.net_tx, used.io_read, used.io_write) > 0
     await driver.close()
     assert (await look(await node.driver(), VM)).disk_gib == 8

@@ -48,9 +48,14 @@ async def make_overlay(base: Path, disk: Path, gib: int, form: str = "raw") -> N
 
 def require_room(folder: Path, more_mib: int = 0) -> None:
     """Raise NO_ROOM when the file system of `folder` is nearly full, or would be with `more_mib` more."""
-    free = shutil.disk_usage(folder).free >> 20
+    free = free_mib(folder)
     if free < SPARE_MIB + more_mib:
         raise NO_ROOM(free=free, spare=SPARE_MIB)
+
+
+def free_mib(folder: Path) -> int:
+    """What is free on the file system of `folder`."""
+    return shutil.disk_usage(folder).free >> 20
 
 
 async def _qemu_img(*words: str) -> None:

@@ -134,7 +134,9 @@ class Seen:
     cold: bool = False
     """The last resume had no memory to go on from and booted instead."""
     notice: str = ""
-    """A sentence for the owner about something that is not a failure (a disk that fills up)."""
+    """A sentence for the owner about what was asked of it and did not come true."""
+    warning: str = ""
+    """A sentence about what may become a failure (a disk that fills up), or stands still until it is mended."""
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ async def examine(app: App, caller: Caller, permit: Permit) -> tuple[Finding, ..
 def _machine(vm: Vm) -> Finding:
     if vm.phase == "failed":
         return Finding(vm.name, False, vm.detail or "it died or never came up", f"why {vm.name}")
-    if vm.notice:
-        return Finding(vm.name, False, vm.notice, f"why {vm.name}")
+    if vm.remark:
+        return Finding(vm.name, False, vm.remark, f"why {vm.name}")
     return Finding(vm.name, True, vm.status)
 
 

@@ -45,9 +45,17 @@ class Vm:
     cold: bool = False
     """The last resume had to boot."""
     notice: str = ""
+    """Why what was asked of it did not come true."""
+    warning: str = ""
+    """What its owner should know before it becomes a failure."""
     trashed_at: float = 0.0
     """Unix seconds; 0 while it is not in the trash."""
     trash_name: str = ""
+
+    @property
+    def remark(self) -> str:
+        """What to tell its owner beside its status; empty for most."""
+        return "; ".join(filter(None, (self.notice, self.warning)))
 
     @property
     def running(self) -> bool:

@@ -337,14 +337,14 @@ async def observe(app: App, seen: Sequence[Seen]) -> None:
 def _differs(vm: Vm, seen: Seen) -> bool:
     if seen.phase is Phase.ABSENT:
         return vm.power is Power.ABSENT
-    known = vm.phase, vm.seen_boot, vm.detail, vm.address, vm.seen_disk_turn, vm.seen_disk_gib, vm.cold, vm.notice
-    return known != _observed(seen)
+    known = vm.phase, vm.seen_boot, vm.detail, vm.address, vm.seen_disk_turn, vm.seen_disk_gib, vm.cold
+    return (*known, vm.notice, vm.warning) != _observed(seen)
 
 
 def _observed(seen: Seen) -> tuple[object, ...]:
     return (
         seen.phase, seen.boot, seen.detail, seen.address, seen.disk_turn, seen.disk_gib, seen.cold,
-        seen.notice[:MAX_NOTICE],
+        seen.notice[:MAX_NOTICE], seen.warning[:MAX_NOTICE],
     )
 
 
@@ -362,7 +362,7 @@ def _take_in(tx: Tx, seen: Seen) -> None:
     store.update(
         tx, vm.id, phase=seen.phase, seen_boot=seen.boot, detail=seen.detail, address=seen.address,
         console=seen.console[-CONSOLE_BYTES:], seen_disk_turn=seen.disk_turn, seen_disk_gib=seen.disk_gib,
-        cold=seen.cold, notice=seen.notice[:MAX_NOTICE],
+        cold=seen.cold, notice=seen.notice[:MAX_NOTICE], warning=seen.warning[:MAX_NOTICE],
     )
     snapshots.take_in(tx, vm.id, seen)
     tx.emit(Event("vm.observed", SYSTEM, vm.id, data))

@@ -36,6 +36,7 @@ vms = sa.Table(
     sa.Column("command", sa.String, nullable=False, server_default="[]"),
     *(sa.Column(name, sa.String, nullable=False, server_default=default) for name, default in (
         ("comment", ""), ("tags", "[]"), ("egress", "all"), ("origin", "{}"), ("trash_name", ""), ("notice", ""),
+        ("warning", ""),
     )),
     *(sa.Column(name, sa.Integer, nullable=False, server_default=default) for name, default in (
         ("disk_turn", "1"), ("seen_disk_turn", "0"), ("seen_disk_gib", "0"),

@@ -90,7 +90,7 @@ class ListView:
         head += ["CPU", "MEMORY", "USED", "DISK", "PORT", "ISOLATION", "TAGS"] if self.long else []
         lines = [self._table(title, rows, head, style) for title, rows in self._groups()]
         lines += [f"{vm.name}: {vm.detail}" for vm, _, _ in self.rows if vm.detail and vm.phase == "failed"]
-        lines += [f"{vm.name}: {printable(vm.notice)}" for vm, _, _ in self.rows if vm.notice]
+        lines += [f"{vm.name}: {printable(vm.remark)}" for vm, _, _ in self.rows if vm.remark]
         return "\n".join(lines)
 
     def _table(
@@ -133,8 +133,8 @@ class ListView:
             item["tags"] = list(vm.tags)
         if vm.comment:
             item["comment"] = vm.comment
-        if vm.notice:
-            item["notice"] = vm.notice
+        if vm.remark:
+            item["notice"] = vm.remark
         if vm.detail:
             item["detail"], item["console"] = vm.detail, vm.console
         if self.long:

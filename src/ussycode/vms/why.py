@@ -51,7 +51,7 @@ async def explain(app: App, permit: Permit) -> Why:
 
 def _sentence(vm: Vm) -> str:
     said = vm.detail or _SENTENCES.get(vm.status, "")
-    return f"{said}; {vm.notice}" if vm.notice else said
+    return f"{said}; {vm.remark}" if vm.remark else said
 
 
 def _advice(vm: Vm) -> str:

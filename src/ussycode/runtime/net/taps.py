@@ -44,6 +44,15 @@ def attach(fd: int, instance: Instance, number: int, *, ipv6: bool) -> None:
     configure(name, instance.address(number), instance.address6(number) if ipv6 else "")
 
 
+def counted(instance: Instance, number: int) -> tuple[int, int]:
+    """Bytes that the guest received and sent through its tap; -1 when there is none."""
+    figures = Path("/sys/class/net") / instance.tap(number) / "statistics"
+    try:
+        return int((figures / "tx_bytes").read_text()), int((figures / "rx_bytes").read_text())
+    except OSError:
+        return -1, -1
+
+
 def revive(pid: int, instance: Instance, number: int, *, ipv6: bool) -> bool:
     """Give a running QEMU its deleted tap back, behind the descriptor it still holds; False when it has none."""
     tun = _tun_of(pid)

@@ -50,8 +50,8 @@ class QemuDriver:
         self._listeners: list[Callable[[], None]] = []
         self._guard: asyncio.Task[None] | None = None
         boots = asyncio.Semaphore(max(2, os.cpu_count() or 1))
-        self._layers = Layers(instance, helper)
-        self._host = Host(instance, helper, accel, clock, boot_timeout, boots, self._layers, self._changed)
+        self.layers = Layers(instance, helper)
+        self._host = Host(instance, helper, accel, clock, boot_timeout, boots, self.layers, self._changed)
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever a VM changes phase, so that nobody has to poll."""
@@ -79,7 +79,7 @@ class QemuDriver:
         """What is here now."""
         used = storage.users(self._records())
         return [
-            replace(machine.seen(), snapshots=storage.shown(machine.saved.snapshots, self._layers, used))
+            replace(machine.seen(), snapshots=storage.shown(machine.saved.snapshots, self.layers, used))
             for machine in self._machines.values()
         ]
 
@@ -194,7 +194,7 @@ class QemuDriver:
         if unknown:
             _log.warning("layers are kept: there are records of VMs that cannot be read", count=len(unknown))
             return
-        await self._layers.sweep(self._records())
+        await self.layers.sweep(self._records())
 
     def _image(self, want: Want, machine: Machine | None) -> Image:
         """The image a VM stands on: once chosen, the same build for ever, because its disk is an overlay."""
@@ -211,7 +211,7 @@ class QemuDriver:
             return self._write_down(saved.Saved(
                 want=want, digest=image.digest, init=image.init, login_user=image.login_user,
                 default_port=image.default_port, phase=Phase.ABSENT, service=image.service,
-                disk_turn=want.disk_turn, disk_gib=want.disk_gib, top=storage.new_name(), fresh=True,
+                disk_turn=want.disk_turn, disk_gib=max(want.disk_gib, _gib(image)), top=storage.new_name(), fresh=True,
             ))
         source = self._source(want)
         async with source.verbs:
@@ -224,12 +224,12 @@ class QemuDriver:
 
     async def _remake(self, machine: Machine, want: Want, image: Image) -> None:
         """Give a VM that is there a disk made from another origin than the present one."""
-        ground = Ground((), want.disk_gib)
+        ground = Ground((), _gib(image))
         if want.origin.kind is not OriginKind.IMAGE:
             source = self._source(want)
             async with source.verbs:
                 ground = await _ground(source, want)
-        with self._layers.pinned(ground.chain):
+        with self.layers.pinned(ground.chain):
             async with machine.verbs:
                 await machine.remake(want, ground, image.disk)
 
@@ -248,6 +248,11 @@ class QemuDriver:
         saved.save(folder, state)
         machine = self._machines[state.want.vm] = Machine(self._host, state)
         return machine
+
+
+def _gib(image: Image) -> int:
+    """Size of an image's file system, which no disk on it can be smaller than; in GiB, rounded up."""
+    return -(-image.disk.stat().st_size >> 30)
 
 
 async def _ground(source: Machine, want: Want) -> Ground:

@@ -15,7 +15,7 @@ from ussycode.base.clock import Clock
 from ussycode.base.errors import Failure
 from ussycode.runtime import disks
 from ussycode.runtime.driver import Egress, Phase, Sample, Seen, Want
-from ussycode.runtime.drivers.qemu import console, endings, memory
+from ussycode.runtime.drivers.qemu import console, endings, fullness, memory
 from ussycode.runtime.drivers.qemu.live import Running
 from ussycode.runtime.drivers.qemu.monitor import Monitor
 from ussycode.runtime.drivers.qemu.process import Watch
@@ -78,6 +78,7 @@ class Machine:
     _channel: ControlChannel | None = None
     _record: Record | None = None
     _ending: bool = False
+    _warnings: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.disk = Disk(self.host.layers, lambda: self.saved, self._keep)
@@ -98,7 +99,7 @@ class Machine:
             pid=self._record.pid if self._record is not None else 0,
             disk_turn=0 if saved.phase is Phase.ABSENT else saved.disk_turn,
             disk_gib=0 if saved.phase is Phase.ABSENT else saved.disk_gib or saved.want.disk_gib,
-            cold=saved.cold,
+            cold=saved.cold, warning="; ".join(filter(None, self._warnings.values())) if running else "",
         )
 
     def guest_address(self) -> GuestAddress | None:
@@ -249,7 +250,27 @@ class Machine:
         want = self.saved.want
         used = await self.host.helper.usage(want.vm, want.number)
         cpu = used.cpu_ns / 1e9 if used.cpu_ns >= 0 else -1
-        return Sample(cpu, used.memory, want.memory_mib << 20, allocated(self.disk.path), -1, -1, -1, -1, -1, -1)
+        total, free = await self._filling()
+        net = taps.counted(self.host.instance, want.number)
+        moved = (-1, -1) if self._monitor is None else await self._monitor.moved()
+        disk = allocated(self.disk.path)
+        return Sample(cpu, used.memory, want.memory_mib << 20, disk, total, free, *net, *moved)
+
+    async def _filling(self) -> tuple[int, int]:
+        """Size and free bytes of the guest's root as it says, its owner being warned; -1 when it says nothing."""
+        if self._channel is None:
+            return -1, -1
+        try:
+            said = await self._channel.stats()
+        except Failure:
+            return -1, -1
+        self._warn("disk", fullness.warning(said.disk_total, said.disk_free))
+        return said.disk_total, said.disk_free
+
+    def _warn(self, about: str, sentence: str) -> None:
+        if self._warnings.get(about, "") != sentence:
+            self._warnings[about] = sentence
+            self.host.changed()
 
     async def leave(self) -> None:
         """Let go of a VM that goes on running."""
@@ -451,8 +472,18 @@ class Machine:
         if not booted and not watch.over.is_set() and not self._ending:
             await self._quit_or_kill(watch)
             return endings.silent(self.host.boot_timeout)
-        await watch.over.wait()
+        full = asyncio.create_task(self._watch_room(monitor))
+        try:
+            await watch.over.wait()
+        finally:
+            full.cancel()
+            await asyncio.gather(full, return_exceptions=True)
+            self._warnings.clear()
         return endings.watched(booted, await monitor.reason(), await self._exit_status())
+
+    async def _watch_room(self, monitor: Monitor) -> None:
+        with suppress(Failure):  # a QEMU that does not answer is noticed by others
+            await fullness.watch(monitor, self.folder, lambda sentence: self._warn("host", sentence))
 
     async def _exit_status(self) -> int | None:
         with suppress(Failure):

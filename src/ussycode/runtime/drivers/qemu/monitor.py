@@ -35,6 +35,8 @@ class Monitor:
         self._client.register_listener(self._shutdown)
         self._migration: EventListener = EventListener(names=("MIGRATION",))
         self._client.register_listener(self._migration)
+        self._trouble: EventListener = EventListener(names=("STOP",))
+        self._client.register_listener(self._trouble)
         self._connected = False
 
     async def __aenter__(self) -> Monitor:
@@ -79,6 +81,25 @@ class Monitor:
         if not now["running"]:
             await self._do("migrate_cancel")
             await self.go_on()
+
+    async def halted_by_disk(self) -> bool:
+        """Whether QEMU itself halted the guest because a write failed."""
+        now: Any = await self._do("query-status")
+        return bool(now["status"] == "io-error")
+
+    async def disk_trouble(self) -> None:
+        """Wait until QEMU halts the guest, which it does when a write finds no space, or did since the last call."""
+        await self._trouble.get()
+        self._trouble.clear()
+
+    async def moved(self) -> tuple[int, int]:
+        """Bytes that the guest read from its disk and wrote to it since it started; -1 when unheard."""
+        try:
+            drives: Any = await self._do("query-blockstats")
+            found = next(one["stats"] for one in drives if one.get("device") == "disk")
+            return int(found["rd_bytes"]), int(found["wr_bytes"])
+        except (Failure, StopIteration, KeyError):
+            return -1, -1
 
     async def save(self, fd: int, *, shared: bool = False) -> bool:
         """Write memory and devices of a halted guest to `fd`; False when QEMU says that it failed.
