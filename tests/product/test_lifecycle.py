@@ -239,3 +239,15 @@ async def test_a_stranger_changes_nothing(w: World, olive: Caller) -> None:
     assert (await w.fails(mallory, "trash restore demo"))[0] == "trash.unknown"
     kept = await w.app.db.read(store.everything)
     assert [vm.phase for vm in kept] == [Phase.STOPPED]
+
+
+async def test_a_warning_is_told_and_fails_nothing(w: World, olive: Caller) -> None:
+    """A disk that fills up is a reason to speak, not a reason for `snapshot` and `resize` to say that they failed."""
+    await w.does(olive, "new --name demo")
+    vm = next(iter(w.driver.vms))
+    w.driver.warn(vm, "its disk is 85 % full")
+    await w.does(olive, "snapshot create demo before")
+    await w.does(olive, "resize demo --disk 6G")
+    (one,) = (await w.does(olive, "ls demo"))["vms"]  # type: ignore[misc]
+    assert one["notice"] == "its disk is 85 % full"
+    assert "85 % full" in str(await w.does(olive, "why demo"))

@@ -105,6 +105,10 @@ class FakeDriver:
         """What a guest does that switches itself off."""
         self._put(replace(self.vms[vm], phase=Phase.STOPPED, address="", detail="the guest powered itself off"))
 
+    def warn(self, vm: VmId, sentence: str) -> None:
+        """What a node says of a disk that fills up."""
+        self._put(replace(self.vms[vm], warning=sentence))
+
     def crash(self, vm: VmId, detail: str, console: str) -> None:
         """What a guest does that dies."""
         self._put(replace(self.vms[vm], phase=Phase.FAILED, address="", detail=detail, console=console))
