@@ -34,6 +34,7 @@ def kill_control(cloud: Cloud) -> None:
     until(lambda: processes(cloud.platform).get("control") not in (None, pid), 60, "a new control")
 
 
+@pytest.mark.parametrize("cloud", ["sync"], indirect=True)
 def test_a_crash_of_the_control_process_interrupts_commands_but_no_background_process(cloud: Cloud, vm: Driven) -> None:
     process = vm.spawn("sleep 7001; echo done")
     running = Event()
