@@ -31,7 +31,7 @@ FAILING = (
     ("new --image none", 1, 422),
 )
 ALLOWED = sorted({c.name for c in COMMANDS})
-SHIFTING = ("created_at", "url", "ssh_keys", "public_key", "vms", "current", "uptime")
+SHIFTING = ("created_at", "url", "ssh_keys", "public_key", "vms", "current", "uptime", "checks")
 
 
 def line_for(line: str, side: str) -> str:
