@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from ussycode.access.decide import Decision, Permit, Reason, Reply, permit
@@ -50,6 +50,8 @@ class Outcome:
     failure: Failure | None = None
     json: bool = False
     command: str = ""
+    request_id: str = ""
+    """The call's, by which the log knows it."""
 
     @property
     def exit_code(self) -> int:
@@ -77,7 +79,7 @@ async def run(app: App, call: Call) -> Outcome:
         outcome = Outcome(failure=INTERNAL(request_id=call.request_id).because(error), json=json, command=name)
     code = outcome.failure.code if outcome.failure else "ok"
     app.telemetry.command(name or "unknown", call.via, code, time.perf_counter() - started)
-    return outcome
+    return replace(outcome, request_id=call.request_id)
 
 
 async def _run(app: App, call: Call, parsed: Parsed) -> Outcome:

@@ -4,6 +4,8 @@ from __future__ import annotations
 import json
 
 from tests.product.ssh_world import SshWorld
+from ussycode.dispatch import Call, run
+from ussycode.identity import ops as identity
 
 
 async def test_one_shot_commands_end_with_the_status_of_what_happened(place: SshWorld) -> None:
@@ -98,6 +100,26 @@ async def test_the_prompt_greets_completes_remembers_and_leaves(place: SshWorld)
         await tty.until("▶ ")
         tty.type("\x04")
         assert await tty.ended() == 0
+
+
+async def test_the_greeting_tells_what_went_wrong_meanwhile(place: SshWorld) -> None:
+    olive = await place.member("olive")
+    await place.vm(olive, "demo")
+    (vm,) = place.base.driver.vms
+    place.base.driver.crash(vm, "the guest's kernel panicked", "Kernel panic")
+    await place.base.loop.look()
+    async with olive.terminal("host") as tty:
+        assert "demo: the guest's kernel panicked; why demo" in await tty.until("▶ ")
+
+
+async def test_a_failures_id_is_the_one_of_the_log(place: SshWorld) -> None:
+    olive = await place.member("olive")
+    found = await identity.recognise(place.app, olive.key.fingerprint)
+    assert found is not None
+    call = Call(found[0], ("restart", "nothere"), "test")
+    assert (await run(place.app, call)).request_id == call.request_id
+    told = [json.loads((await olive.ssh("host", "restart nothere --json")).out)["request_id"] for _ in range(2)]
+    assert told[0] != told[1] and all(told)
 
 
 async def test_exit_leaves_the_prompt(place: SshWorld) -> None:

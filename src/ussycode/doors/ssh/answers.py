@@ -65,7 +65,7 @@ async def execute(app: App, caller: Caller, typed: Sequence[str], screen: Screen
 async def show(outcome: Outcome, screen: Screen) -> int:
     """Show a view or a failure; the exit status. With JSON there is one document on standard output, nothing else."""
     if outcome.failure is not None:
-        return await show_failure(outcome.failure, screen, outcome.json)
+        return await show_failure(outcome.failure, screen, outcome.json, outcome.request_id)
     assert outcome.view is not None
     view, text = outcome.view, "" if outcome.json else outcome.view.text(screen.style)
     if isinstance(view, DocView) and view.whole and text and pager.too_long(text, screen):
@@ -75,10 +75,11 @@ async def show(outcome: Outcome, screen: Screen) -> int:
     return outcome.exit_code
 
 
-async def show_failure(failure: Failure, screen: Screen, as_json: bool = False) -> int:
-    """Show a failure; the exit status."""
+async def show_failure(failure: Failure, screen: Screen, as_json: bool = False, request_id: str = "") -> int:
+    """Show a failure; the exit status. One that no command answered with has an id of its own."""
     if as_json:
-        await screen.say(json.dumps(failure_document(failure, ids.request_id(), rich=True), indent=2))
+        document = failure_document(failure, request_id or ids.request_id(), rich=True)
+        await screen.say(json.dumps(document, indent=2))
     else:
         await screen.fail(failure)
     return failure.kind.exit_code

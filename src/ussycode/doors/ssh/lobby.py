@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ussycode.access.actions import Action
 from ussycode.access.decide import permit
 from ussycode.access.facts import Caller, Facts
-from ussycode.base.errors import ErrorCode, Failure, Kind
+from ussycode.base.errors import ErrorCode, Failure, Kind, printable
 from ussycode.catalog import TREE
 from ussycode.catalog.clients import Values
 from ussycode.cmdline.complete import complete
@@ -30,6 +30,8 @@ KEY_GONE = ErrorCode(
 NO_SUBSYSTEM = ErrorCode(
     "lobby.subsystem", Kind.USAGE, "the lobby has no {name}", hint="name a VM, for example: sftp demo@{host}"
 )
+MAX_NOTICES = 5
+"""Notices that a greeting shows."""
 STATUS_STOPPED = 130
 """Exit status of a wait ended by Ctrl-C, as shells have it."""
 Recognise = Callable[[], Awaitable[Caller | None]]
@@ -191,7 +193,7 @@ class Prompt:
         home = self.lobby.app.config.host_url(self.lobby.app.config.domain)
         await self.screen.say("\n".join((
             f"{paint('ussycode', 'magenta')}  {paint(home, 'dim')}",
-            f"welcome back, {paint(name, 'green')}.", _counts(mine),
+            f"welcome back, {paint(name, 'green')}.", _counts(mine), *_notices(mine),
             f"type {paint('help', 'cyan')} for commands, {paint('exit', 'cyan')} to leave; Tab completes.",
         )))
 
@@ -218,6 +220,14 @@ def _common(found: Sequence[str]) -> str:
     first, last = min(found), max(found)
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return first[:same]
+
+
+def _notices(mine: Sequence[Vm]) -> list[str]:
+    """What an owner should know at once, a few of them."""
+    found = [f"{vm.name}: {printable(vm.detail or 'it failed')}; why {vm.name}" for vm in mine if vm.status == "failed"]
+    found += [f"{vm.name}: {printable(vm.notice)}" for vm in mine if vm.notice]
+    more = [f"and {len(found) - MAX_NOTICES} more; doctor tells all"] if len(found) > MAX_NOTICES else []
+    return found[:MAX_NOTICES] + more
 
 
 def _counts(mine: Sequence[Vm]) -> str:
