@@ -143,7 +143,7 @@ def test_it_boots_and_takes_a_command(anywhere: Anywhere, image: str, command: s
     assert made.status == 0, made.out + made.err + logs(anywhere.platform.data)
     done = anywhere.at(name, command)
     assert said in done.out, (done.out, done.err)
-    assert anywhere.platform.lobby(f"rm {name}").status == 0
+    assert anywhere.platform.lobby(f"rm --now {name}").status == 0
 
 
 @pytest.mark.timeout(400)
@@ -161,7 +161,7 @@ def test_an_entrypoint_answers_over_https_and_comes_back_after_a_crash_and_a_res
     assert anywhere.platform.lobby("restart serve", seconds=200).status == 0
     until(lambda: anywhere.at("serve", ask).out == page, 60, "the service after a restart")
     assert anywhere.platform.lobby("image rm " + anywhere.registry.host + "/server").status == 1, "a VM stands on it"
-    assert anywhere.platform.lobby("rm serve").status == 0
+    assert anywhere.platform.lobby("rm --now serve").status == 0
 
 
 @pytest.mark.timeout(400)
@@ -169,7 +169,7 @@ def test_another_command_in_place_of_the_images_own(anywhere: Anywhere) -> None:
     assert anywhere.new("other", "server", "--command", "'serve 8080 \"other words\"'").status == 0
     ask = "wget -qO- http://127.0.0.1:8080/"
     until(lambda: "other words uid=33" in anywhere.at("other", ask).out, 60, "the answer")
-    assert anywhere.platform.lobby("rm other").status == 0
+    assert anywhere.platform.lobby("rm --now other").status == 0
     assert anywhere.platform.lobby("image rm " + anywhere.registry.host + "/server").status == 0
 
 
@@ -189,4 +189,4 @@ def test_the_same_image_in_a_container(anywhere: Anywhere) -> None:
     assert made.status == 0, made.err + logs(anywhere.platform.data)
     ask = "wget -qO- http://127.0.0.1:8080/"
     until(lambda: anywhere.at("light", ask).out == "own uid=33 gid=44 cwd=/srv A=image B=mine\n", 60, "the answer")
-    assert anywhere.platform.lobby("rm light").status == 0
+    assert anywhere.platform.lobby("rm --now light").status == 0

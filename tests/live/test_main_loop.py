@@ -231,7 +231,7 @@ def test_kill_9_of_the_supervisor_and_a_new_up_readopts_everything(lived: Platfo
 
 def test_a_guest_that_dies_is_shown_as_it_is(lived: Platform) -> None:
     assert lived.lobby("new", "--name", "doomed", seconds=120).status == 0
-    newest = lived.program("pgrep", "-n", "-f", f"qemu.*{lived.data}/vms/").out
+    newest = lived.program("pgrep", "-n", "-f", f"qemu.*{lived.data}/layers/").out
     os.kill(int(newest), signal.SIGKILL)
 
     def shown() -> dict[str, str]:
