@@ -32,6 +32,8 @@ from ussycode.vms.ops import NO_SUCH_VM
 
 FULL = "too many connections; try again in a moment"
 """What a client is told for whom there is no room."""
+REFUSE_WITHIN = 2.0
+"""Seconds a connection without room may stay until it is told so: the time of a slow client's key exchange."""
 NO_SUBSYSTEM = ErrorCode("ssh.subsystem", Kind.USAGE, "VMs have no {name} over SSH", hint="sftp is there")
 
 
@@ -64,6 +66,7 @@ class Connection(asyncssh.SSHServer):
         self._owners: dict[str, User] = {}
         self._key = PublicKey("", "", "")
         self._user: User | None = None
+        self._refusal: asyncio.TimerHandle | None = None
         self._ends: set[End] = set()
         self.agent = Agent(self._open_agent)
         self.conn: asyncssh.SSHServerConnection
@@ -72,13 +75,14 @@ class Connection(asyncssh.SSHServer):
     # Beginning and end --------------------------------------------------------------------------------------------
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        """Let it in, or close it at once with the reason."""
+        """Let it in, or close it shortly with the reason."""
         self.conn = conn
         self._address = source(conn.get_extra_info("peername"))
         self._entered = self.house.admission.enter(self._address)
         if not self._entered:
-            # A moment later, when our version is sent: before it a client takes no reason.
-            asyncio.get_running_loop().call_soon(conn.disconnect, asyncssh.DISC_TOO_MANY_CONNECTIONS, FULL)
+            # What a client has sent and we have not read would reset the connection and lose the reason: it is said
+            # when the client has listened and asks to sign in, or after a bound when it never does.
+            self._refusal = asyncio.get_running_loop().call_later(REFUSE_WITHIN, self._refuse)
             return
         self.house.connections.add(self)
         self.forwards = Forwards(
@@ -94,6 +98,8 @@ class Connection(asyncssh.SSHServer):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         self.room.free()
+        if self._refusal is not None:
+            self._refusal.cancel()
         if self._entered:
             self.house.admission.leave(self._address, self._proven, self._key.fingerprint if self._counted else "")
             self.house.connections.discard(self)
@@ -103,7 +109,13 @@ class Connection(asyncssh.SSHServer):
     def begin_auth(self, username: str) -> bool:
         """Everybody must prove a key."""
         self.username = username
+        if not self._entered:
+            self._refuse()
         return True
+
+    def _refuse(self) -> None:
+        """Close a connection there is no room for, with the reason."""
+        self.conn.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, FULL)
 
     def public_key_auth_supported(self) -> bool:
         """The only way in."""
