@@ -47,7 +47,8 @@ static void mount_at(const char *type, const char *path, unsigned long flags, co
 static void enter_disk(void) {
     for (int waited = 0; access("/dev/vda", F_OK) && waited < DISK_MS; waited++)
         pause_ms(1);
-    if (mount("/dev/vda", "/root", argument("ussy.fstype", "ext4"), MS_NOATIME, "")) {
+    const char *type = argument("ussy.fstype", "ext4"); /* with discard, what is deleted is given back to the host */
+    if (mount("/dev/vda", "/root", type, MS_NOATIME, "discard") && mount("/dev/vda", "/root", type, MS_NOATIME, "")) {
         kernel_log("ussy: cannot mount the disk: %s\n", strerror(errno));
         reboot(RB_POWER_OFF);
     }

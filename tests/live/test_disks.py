@@ -235,3 +235,18 @@ def small_disk(folder: Path, mib: int) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", "-l", place], check=True)
+
+
+async def test_what_a_guest_deletes_is_given_back_to_the_host(node: Node) -> None:
+    driver = await booted(node)
+    before = taken(node)
+    await says(driver, "head -c 100M /dev/urandom > ~/big; sync")
+    full = taken(node)
+    assert full > before + (90 << 20)
+    await driver.keep_snapshots(want(snapshots=("snap_1",)))
+    await says(driver, "head -c 60M /dev/urandom > ~/more; sync; rm ~/more; sync")
+    async with asyncio.timeout(60):
+        while taken(node) > full + (20 << 20):
+            await says(driver, "sync")
+    await driver.keep_snapshots(want(dropped=("snap_1",)))
+    await driver.close()

@@ -25,7 +25,7 @@ _log = structlog.get_logger("ussycode.storage")
 
 TOO_DEEP = ErrorCode(
     "disk.too_deep", Kind.CONFLICT, "the disk of this VM was copied or kept {limit} times since it was made",
-    hint="its layers are merged while it runs: start it and try again later",
+    hint="make a new VM and copy the files over",
 )
 
 
