@@ -30,7 +30,7 @@ from ussycode.doors.ssh.door import SshDoor
 from ussycode.doors.ssh.hostkey import load_host_key, public_line
 from ussycode.doors.web.app import serve_web
 from ussycode.identity import ops as identity
-from ussycode.identity import sessions
+from ussycode.identity import sessions, signing
 from ussycode.identity.keys import PublicKey, read_public_key
 from ussycode.mail import ops as mail
 from ussycode.mail.relay import Mailer, Outbox, Relay
@@ -225,6 +225,7 @@ async def _serve(config: Config, given: ControlSettings) -> None:
         public_line(key),
     )
     await identity.approve_admins(app, _keys(given.admin_keys))
+    await signing.rotate(app)
     tokens = TokenVerifier(app)
     feed = FeedServer(app, frozenset({0, given.edge_uid}), Answers(app, tokens))
     door = SshDoor(app, [key])
@@ -265,7 +266,7 @@ async def _look_after(app: App) -> None:
     """Samples, daily snapshots and the trash, each minute: what is not due costs one look."""
     while True:
         await asyncio.sleep(samples.INTERVAL)
-        for chore in (samples.take, snapshots.take_due, trash.expire, firstboot.deliver_all):
+        for chore in (samples.take, snapshots.take_due, trash.expire, firstboot.deliver_all, signing.rotate):
             try:
                 await chore(app)
             except Exception:  # the outermost frame of a chore: one that breaks must not end the others

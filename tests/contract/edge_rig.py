@@ -27,6 +27,7 @@ from ussycode.wire.edge import (
     CheckToken,
     Down,
     EdgeSession,
+    EdgeSigner,
     EdgeToken,
     EdgeUser,
     EdgeVm,
@@ -67,6 +68,7 @@ class Feed:
         self.vms: dict[str, EdgeVm] = {}
         self.users = {u.user: u for u in (ALICE, BOB)}
         self.sessions: dict[str, EdgeSession] = {}
+        self.signers: list[EdgeSigner] = []
         self.connections = 0
         self.tokens: dict[tuple[str, str], EdgeToken] = {}
         self.asked: list[str] = []
@@ -79,7 +81,9 @@ class Feed:
         """One edge: the snapshot, then whatever `change` sends; collects acknowledgements."""
         self.connections += 1
         self._writer = writer
-        self.send(Snapshot(self.seq, list(self.vms.values()), list(self.users.values()), list(self.sessions.values())))
+        self.send(Snapshot(
+            self.seq, list(self.vms.values()), list(self.users.values()), list(self.sessions.values()), self.signers,
+        ))
         try:
             while True:
                 (size,) = struct.unpack(">I", await reader.readexactly(4))

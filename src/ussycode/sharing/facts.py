@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ussycode.access.facts import VmFacts
 from ussycode.base.db import Tx
 from ussycode.base.events import Event
+from ussycode.identity import signing
 from ussycode.identity import store as identity
 from ussycode.identity.model import Session, User
 from ussycode.ports import ImageCatalog
@@ -14,7 +15,7 @@ from ussycode.sharing.model import Ports, resolve
 from ussycode.vms import ports as store
 from ussycode.vms import store as vms
 from ussycode.vms.model import Vm
-from ussycode.wire.edge import Change, EdgeSession, EdgeUser, EdgeVm, Snapshot
+from ussycode.wire.edge import Change, EdgeSession, EdgeSigner, EdgeUser, EdgeVm, Snapshot
 
 
 def of_vm(tx: Tx, images: ImageCatalog, name: str) -> VmFacts | None:
@@ -39,6 +40,7 @@ def snapshot(tx: Tx, images: ImageCatalog, seq: int) -> Snapshot:
         [_vm(v, resolve(chosen.get(v.id, {}), images.default_port(v.image))) for v in vms.everything(tx) if _shown(v)],
         [_user(u) for u in identity.all_users(tx)],
         [_session(s) for s in identity.live_sessions(tx)],
+        _signers(tx),
     )
 
 
@@ -58,7 +60,13 @@ def change(tx: Tx, images: ImageCatalog, seq: int, events: Sequence[Event]) -> C
         elif kind == "session":
             session = identity.session(tx, subject)
             made.drop_sessions.append(subject) if session is None else made.put_sessions.append(_session(session))
+    if any(e.kind.startswith("signing.") for e in events):
+        made.signers.extend(_signers(tx))
     return made
+
+
+def _signers(tx: Tx) -> list[EdgeSigner]:
+    return [EdgeSigner(key.id, key.seed, key.signs_from) for key in signing.keys(tx)]
 
 
 def _ends_tokens(event: Event) -> bool:

@@ -48,6 +48,14 @@ class EdgeSession(msgspec.Struct, frozen=True):
     expires: float
 
 
+class EdgeSigner(msgspec.Struct, frozen=True):
+    """A key for assertions to apps. `seed` is an Ed25519 private key, used from `signs_from` in unix seconds."""
+
+    name: str
+    seed: bytes
+    signs_from: float
+
+
 class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
     """Everything, at sequence number `seq`."""
 
@@ -55,6 +63,7 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
     vms: list[EdgeVm]
     users: list[EdgeUser]
     sessions: list[EdgeSession]
+    signers: list[EdgeSigner] = []
 
 
 class Change(msgspec.Struct, frozen=True, tag="change"):
@@ -69,6 +78,8 @@ class Change(msgspec.Struct, frozen=True, tag="change"):
     drop_sessions: list[str] = []
     forget_tokens: list[str] = []
     """Users whose tokens must be checked again."""
+    signers: list[EdgeSigner] = []
+    """All of them, when one of them changed."""
 
 
 class Ack(msgspec.Struct, frozen=True, tag="ack"):

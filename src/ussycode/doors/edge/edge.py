@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 
 from ussycode.base.clock import Clock
 from ussycode.doors.edge.accesslog import AccessLog
+from ussycode.doors.edge.assertions import Assertions
 from ussycode.doors.edge.bearer import Tokens
 from ussycode.doors.edge.counters import Counters
 from ussycode.doors.edge.facts import Known
@@ -34,7 +35,8 @@ class Edge:
         self.questions = Questions()
         self.tokens = Tokens(self.questions, clock)
         self.known = Known(self.tokens)
-        self.verdicts = Verdicts(self.hosts, self.known, clock, settings.agent_port)
+        self.assertions = Assertions(settings.issuer)
+        self.verdicts = Verdicts(self.hosts, self.known, clock, settings.agent_port, self.assertions)
         self.platform = Pool(settings.control_socket)
         self.deadlines = Deadlines()
         self.counters = Counters()

@@ -40,6 +40,11 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     agent_port: int = STREAM_PORT
     """TCP port of the agent on every VM address."""
 
+    @property
+    def issuer(self) -> str:
+        """Address of the base domain, as assertions name it."""
+        return f"https://{self.domain}" + ("" if self.public_port == 443 else f":{self.public_port}")
+
 
 def read(fd: int) -> EdgeSettings:
     """Settings from descriptor `fd`, read to its end. Raises msgspec.DecodeError when they are not valid."""

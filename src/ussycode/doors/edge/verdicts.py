@@ -1,17 +1,17 @@
 """Judgements kept while they hold, and the live exchanges that each of them covers."""
 from __future__ import annotations
 
-import re
+import math
 from typing import Protocol
 
 from ussycode.base.clock import Clock
+from ussycode.doors.edge.assertions import PLAIN, Assertions
 from ussycode.doors.edge.facts import Judgement, Known, Outcome
 from ussycode.doors.edge.hosts import Hosts, Target
 from ussycode.doors.edge.pool import Guest, Pool
 
 MAX_KEPT = 4096
 """Judgements kept; past that those without a live exchange are forgotten and made again."""
-_PLAIN = re.compile(r"[!-~]{1,320}")
 
 
 class Live(Protocol):
@@ -23,7 +23,7 @@ class Live(Protocol):
 class Verdict:
     """One visitor on one host. `flows` are the exchanges under way because of it."""
 
-    __slots__ = ("credential", "flows", "identity", "judgement", "pool", "target", "until")
+    __slots__ = ("credential", "flows", "identity", "judgement", "pool", "renew_at", "target", "until")
 
     def __init__(self, target: Target, credential: bytes | None, judgement: Judgement, pool: Pool | None) -> None:
         self.target = target
@@ -37,18 +37,21 @@ class Verdict:
         self.pool = pool
         self.until = judgement.expires
         self.identity = identity(judgement)
+        self.renew_at = 0.0 if self.identity and pool is not None else math.inf
+        """When the assertion in `identity` must be made (again), in unix seconds."""
 
 
 class Verdicts:
     """Answers from memory who may what. Every change of the facts goes through `recheck`."""
 
-    def __init__(self, hosts: Hosts, known: Known, clock: Clock, agent_port: int) -> None:
+    def __init__(self, hosts: Hosts, known: Known, clock: Clock, agent_port: int, assertions: Assertions) -> None:
         self.closed = False
         """The grace is over: private hosts are shut. Call `recheck` after setting it."""
         self._hosts = hosts
         self._known = known
         self._clock = clock
         self._agent_port = agent_port
+        self._assertions = assertions
         self._kept: dict[tuple[bytes, bytes | None], Verdict] = {}
         self._pools: dict[Guest, Pool] = {}
 
@@ -56,11 +59,13 @@ class Verdicts:
         """The verdict for lower-case `host` without port and the session cookie's value, or a token behind MARK."""
         now = self._clock.now()
         verdict = self._kept.get((host, credential))
-        if verdict is not None and verdict.until > now:
-            return verdict
-        if verdict is not None:
-            self.recheck()
-        return self._make(host, credential, now)
+        if verdict is None or verdict.until <= now:
+            if verdict is not None:
+                self.recheck()
+            verdict = self._make(host, credential, now)
+        if verdict.renew_at <= now:
+            self._assert(verdict, now)
+        return verdict
 
     def recheck(self) -> None:
         """Judge again whatever is under way and cut what is not allowed any more; forget the rest."""
@@ -101,6 +106,10 @@ class Verdicts:
         self._kept[host, credential] = verdict
         return verdict
 
+    def _assert(self, verdict: Verdict, now: float) -> None:
+        line, verdict.renew_at = self._assertions.line(verdict.judgement.caller, verdict.target.host, now)
+        verdict.identity = identity(verdict.judgement) + line
+
     def _still(self, verdict: Verdict, now: float) -> bool:
         judgement = self._known.judge(verdict.target, verdict.credential, now, self.closed)
         pool = self._pool(judgement)
@@ -125,10 +134,10 @@ class Verdicts:
 def identity(judgement: Judgement) -> bytes:
     """Header lines that tell an app who is asking, each with CRLF; empty for nobody."""
     user, email = judgement.caller.user, judgement.caller.email
-    if _PLAIN.fullmatch(user) is None:
+    if PLAIN.fullmatch(user) is None:
         return b""
     text = f"X-Ussycode-UserID: {user}\r\nX-ExeDev-UserID: {user}\r\n"
-    if _PLAIN.fullmatch(email) is not None:
+    if PLAIN.fullmatch(email) is not None:
         text += f"X-Ussycode-Email: {email}\r\nX-ExeDev-Email: {email}\r\n"
     if judgement.ctx:
         text += f"X-Ussycode-Token-Ctx: {judgement.ctx}\r\nX-ExeDev-Token-Ctx: {judgement.ctx}\r\n"

@@ -24,6 +24,7 @@ from ussycode.doors.web.pages import STATIC, Pages, security_headers
 from ussycode.doors.web.routes import NO_PAGE, NotAllowed, Routes
 from ussycode.doors.web.trailers import TrailerProtocol
 from ussycode.doors.web.vmhost import VmHost
+from ussycode.identity import signing
 from ussycode.ports import App
 from ussycode.tokens.verify import TokenVerifier
 
@@ -31,6 +32,8 @@ KEEP_ALIVE_SECONDS = 90
 """Longer than the edge keeps idle connections, so that it is the edge that closes them."""
 GRACE_SECONDS = 5
 """Time running answers have when the process ends."""
+KEYS_SECONDS = 3600
+"""How long an app may keep the keys that assertions are signed with; a new one is published long before its use."""
 NO_HOST = "no such host here"
 
 
@@ -57,6 +60,7 @@ class Web:
                 "/login/code": {"POST": mail.finish}, "/login/to": {"GET": login.hand_off},
                 "/logout": {"GET": login.ask_leave, "POST": login.leave}, "/healthz": {"GET": self._healthy},
                 "/docs": {"GET": manual.index}, "/docs.md": {"GET": manual.index}, "/llms.txt": {"GET": manual.llms},
+                "/.well-known/jwks.json": {"GET": self._keys},
                 "/skill.md": {"GET": manual.skill},
             },
             {
@@ -132,6 +136,11 @@ class Web:
 
     async def _healthy(self, request: Request, place: Asked) -> Response:
         return json_response({"status": "ok"})
+
+    async def _keys(self, request: Request, place: Asked) -> Response:
+        response = json_response(await signing.key_set(self._app))
+        response.headers["Cache-Control"] = f"public, max-age={KEYS_SECONDS}"
+        return response
 
 
 def make_asgi(app: App, tokens: TokenVerifier, exec_seconds: float = RUN_SECONDS) -> ASGIApp:

@@ -6,6 +6,7 @@ import hashlib
 import pytest
 
 from ussycode.base.clock import ManualClock, SystemClock
+from ussycode.doors.edge.assertions import Assertions
 from ussycode.doors.edge.bearer import Tokens
 from ussycode.doors.edge.facts import Known, Outcome
 from ussycode.doors.edge.feed import Questions
@@ -118,7 +119,7 @@ class Flow:
 
 
 async def live(facts: Known) -> tuple[Verdicts, Flow]:
-    verdicts = Verdicts(HOSTS, facts, ManualClock(1.9e9), 1021)
+    verdicts = Verdicts(HOSTS, facts, ManualClock(1.9e9), 1021, Assertions("https://localhost"))
     flow = Flow()
     verdicts.get(b"demo.localhost", COOKIE).flows.add(flow)
     return verdicts, flow
@@ -151,7 +152,7 @@ async def test_other_changes_leave_it_alone(change: Change) -> None:
 
 async def test_the_end_of_a_session_cuts_too() -> None:
     clock = ManualClock(1.9e9)
-    verdicts = Verdicts(HOSTS, known(vm(), sessions=(session(expires=1.9e9 + 60),)), clock, 1021)
+    verdicts = Verdicts(HOSTS, known(vm(), sessions=(session(expires=1.9e9 + 60),)), clock, 1021, Assertions("https://localhost"))
     flow = Flow()
     verdicts.get(b"demo.localhost", COOKIE).flows.add(flow)
     clock.advance(59)
@@ -163,7 +164,7 @@ async def test_the_end_of_a_session_cuts_too() -> None:
 
 
 async def test_made_up_hosts_do_not_fill_the_memory() -> None:
-    verdicts = Verdicts(HOSTS, known(vm()), ManualClock(), 1021)
+    verdicts = Verdicts(HOSTS, known(vm()), ManualClock(), 1021, Assertions("https://localhost"))
     for number in range(MAX_KEPT + 10):
         verdicts.get(b"host%d.localhost" % number, None)
     assert len(verdicts._kept) <= MAX_KEPT
