@@ -52,7 +52,7 @@ def draw(runs: Sequence[Run], size: int, backing: str = "", form: str = "", note
     kept = [run for run in runs if run.handle >= 0 or backing]
     data = sum(run.count for run in kept if run.handle >= 0)
     blocks = sorted({at // PER_TABLE for run in kept for at in (run.cluster, run.cluster + run.count - 1)})
-    tables = -(-(-(-size >> BITS)) // PER_TABLE)
+    tables = -(-size // (CLUSTER * PER_TABLE))
     first = -(-tables * 8 // CLUSTER)
     counts, lists = _counts(1 + first + len(blocks) + data)
     first_at = (1 + lists + counts) << BITS

@@ -12,11 +12,12 @@ import msgspec
 import structlog
 
 from ussycode.base.clock import Clock
-from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.errors import ErrorCode, Failure, Kind
 from ussycode.runtime import disks
 from ussycode.runtime.driver import OriginKind, Phase, Sample, Seen, VmId, Want
-from ussycode.runtime.drivers.qemu import saved, storage
+from ussycode.runtime.drivers.qemu import merging, saved, storage
 from ussycode.runtime.drivers.qemu.machine import Host, Machine
+from ussycode.runtime.drivers.qemu.merging import Merge
 from ussycode.runtime.drivers.qemu.storage import Ground, Layers
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.images.store import Image, ImageStore
@@ -49,6 +50,8 @@ class QemuDriver:
         self._machines: dict[VmId, Machine] = {}
         self._listeners: list[Callable[[], None]] = []
         self._guard: asyncio.Task[None] | None = None
+        self._merger: asyncio.Task[None] | None = None
+        self._untidy = asyncio.Event()
         boots = asyncio.Semaphore(max(2, os.cpu_count() or 1))
         self.layers = Layers(instance, helper)
         self._host = Host(instance, helper, accel, clock, boot_timeout, boots, self.layers, self._changed)
@@ -66,13 +69,16 @@ class QemuDriver:
             machine = Machine(self._host, state)
             self._machines[state.want.vm] = machine
             machine.adopt()
+        self.layers.forget_drafts()
+        self._keep_all(merging.agreed(self._records()))
         await self._sweep()
+        self._merger = asyncio.create_task(self._merge_for_ever())
 
     async def close(self) -> None:
         """Let go of all VMs; they go on running."""
-        if self._guard is not None:
-            self._guard.cancel()
-            await asyncio.gather(self._guard, return_exceptions=True)
+        for task in filter(None, (self._guard, self._merger)):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         await asyncio.gather(*(machine.leave() for machine in self._machines.values()))
 
     async def seen(self) -> Sequence[Seen]:
@@ -187,7 +193,49 @@ class QemuDriver:
     def _records(self) -> list[saved.Saved]:
         return [machine.saved for machine in self._machines.values()]
 
+    def _keep_all(self, records: Sequence[saved.Saved]) -> None:
+        for state in records:
+            self._machines[state.want.vm].stand_on(state)
+
+    async def _merge_for_ever(self) -> None:
+        """Shorten long chains whenever disks changed. The outermost frame: what cannot be merged stays as it is."""
+        spared: set[str] = set()
+        while True:
+            await self._untidy.wait()
+            self._untidy.clear()
+            while (found := merging.following(self._records(), self.layers.pins | spared)) is not None:
+                try:
+                    if not await self._merge(found):
+                        break
+                except (Failure, OSError) as error:
+                    _log.warning("layers stay apart", count=len(found.layers), error=str(error))
+                    spared.update(found.layers)
+
+    async def _merge(self, found: Merge) -> bool:
+        """Make several layers one; False when somebody began to use one of them alone meanwhile."""
+        one = next(state for state in self._records() if found.gone & set(storage.names(state)))
+        image = self._images.get(one.want.image, one.digest)
+        base = image.disk if image is not None else Path("/nonexistent")
+        draft = await asyncio.to_thread(merging.write, self.layers, found, base)
+        # Nothing is awaited from here on: what the records say is what it is until they are written.
+        if found != merging.following(self._records(), self.layers.pins | self._others(found)):
+            draft.unlink(missing_ok=True)
+            return False
+        merging.publish(self.layers, found, draft)
+        self._keep_all([merging.without(state, found.gone) for state in self._records()])
+        self.layers.changed(found.layers[0])
+        _log.info("layers merged", count=len(found.layers))
+        await self._remove_unused()
+        return True
+
+    def _others(self, found: Merge) -> frozenset[str]:
+        return frozenset(name for state in self._records() for name in storage.names(state)) - set(found.layers)
+
     async def _sweep(self) -> None:
+        await self._remove_unused()
+        self._untidy.set()
+
+    async def _remove_unused(self) -> None:
         """Remove layers that no VM needs; none while there is a record that cannot be read, which may need any."""
         folder = self._host.instance.data / "vms"
         unknown = [place.name for place in folder.glob("*/vm.json") if place.parent.name not in self._machines]
@@ -247,6 +295,7 @@ class QemuDriver:
         self._host.instance.give_to_control(folder)
         saved.save(folder, state)
         machine = self._machines[state.want.vm] = Machine(self._host, state)
+        self._untidy.set()
         return machine
 
 

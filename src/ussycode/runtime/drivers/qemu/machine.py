@@ -139,6 +139,10 @@ class Machine:
         left = tuple(one for one in self.saved.snapshots if one.id not in want.dropped)
         self._keep(msgspec.structs.replace(self.saved, snapshots=left))
 
+    def stand_on(self, state: Saved) -> None:
+        """Note layers that were merged; `state` differs from the present one in nothing else."""
+        self._keep(state)
+
     def start(self, want: Want) -> None:
         """Boot in the background. A boot that is under way already, or over, is not begun again."""
         if self._life is not None or self.saved.boot >= want.boot:

@@ -21,6 +21,8 @@ from ussycode.runtime.instance import Instance
 
 MAX_CHAIN = 48
 """Layers below a disk. QEMU opens each of them, and a block that was never written is looked for in all."""
+DRAFT = ".merged"
+"""End of the name of a layer that is being written from others."""
 _log = structlog.get_logger("ussycode.storage")
 
 TOO_DEEP = ErrorCode(
@@ -86,7 +88,7 @@ class Layers:
     async def sweep(self, records: Iterable[Saved]) -> int:
         """Remove what neither `records` nor a pin names; how many files. `records` must be all there are."""
         there = [place.name for place in self.instance.layers.iterdir()]
-        named = {name for record in records for name in names(record)} | {n for n, count in self._pins.items() if count}
+        named = {name for record in records for name in names(record)} | self.pins
         doomed = [name for name in there if name.partition(".")[0] not in named]
         for name in doomed:
             self._sizes.pop(name, None)
@@ -94,6 +96,20 @@ class Layers:
         if doomed:
             _log.info("layers removed", count=len(doomed))
         return len(doomed)
+
+    @property
+    def pins(self) -> frozenset[str]:
+        """Layers that somebody works with."""
+        return frozenset(name for name, count in self._pins.items() if count)
+
+    def forget_drafts(self) -> None:
+        """Remove layers that were being written when control died. Only while nobody writes one."""
+        for place in self.instance.layers.glob(f"*{DRAFT}"):
+            place.unlink(missing_ok=True)
+
+    def changed(self, name: str) -> None:
+        """A layer has another size now."""
+        self._sizes.pop(name, None)
 
     def size(self, name: str) -> int:
         """Bytes on the host that a sealed layer takes; 0 for one that is gone."""
