@@ -7,7 +7,7 @@ APT_RUN := gcc libc6-dev linux-libc-dev musl-tools binutils qemu-system-x86 qemu
 APT_TEST := runc curl rsync git procps chromium libnss3-tools docker-registry
 APT_BENCH := wrk
 
-.PHONY: help setup setup-test up test check golden docs bench
+.PHONY: help setup setup-test up test check golden docs bench nightly
 help:
 	@echo "make up      set up what is missing and run the platform (needs root; uses sudo)"
 	@echo "make test    set up what tests need and run them all, real VMs included"
@@ -15,6 +15,7 @@ help:
 	@echo "make golden  write the golden files anew; review them as a diff"
 	@echo "make docs    write the generated pages of docs/reference anew"
 	@echo "make bench   measure against peers and floors on this machine"
+	@echo "make nightly kill the control process at 200 random moments and look for what was lost or left"
 	@echo "make setup   only set up; leaves .venv/bin/ussycode"
 
 setup: .venv/run
@@ -55,3 +56,6 @@ docs: setup-test
 bench: setup-test
 	@scripts/apt-install $(APT_RUN) $(APT_TEST) $(APT_BENCH)
 	$(SUDO) $(BIN)/python bench/run.py
+
+nightly: setup-test
+	$(SUDO) env KILL_POINTS=200 $(BIN)/python -m pytest tests/live/test_kill_points.py

@@ -71,6 +71,8 @@ class Layers:
     helper: Owners
     _pins: Counter[str] = field(default_factory=Counter)
     _sizes: dict[str, int] = field(default_factory=dict)
+    making: set[str] = field(default_factory=set)
+    """Disks that qemu-img is asked for now; a draft of any other was left by a control that died."""
 
     def path(self, name: str) -> Path:
         """Where a disk or layer lies."""
@@ -89,13 +91,17 @@ class Layers:
         """Remove what neither `records` nor a pin names; how many files. `records` must be all there are."""
         there = [place.name for place in self.instance.layers.iterdir()]
         named = {name for record in records for name in names(record)} | self.pins
-        doomed = [name for name in there if name.partition(".")[0] not in named]
+        doomed = [name for name in there if name.partition(".")[0] not in named or self._abandoned(name)]
         for name in doomed:
             self._sizes.pop(name, None)
             await asyncio.to_thread(self.path(name).unlink, missing_ok=True)
         if doomed:
             _log.info("layers removed", count=len(doomed))
         return len(doomed)
+
+    def _abandoned(self, name: str) -> bool:
+        disk, draft, _ = name.partition(".new")
+        return bool(draft) and disk not in self.making
 
     @property
     def pins(self) -> frozenset[str]:
@@ -208,7 +214,11 @@ class Disk:
         if below is None or not below.exists():
             raise disks.ORIGIN_GONE(what="a layer of the disk" if chain else "the image")
         if not place.exists():
-            await disks.make_overlay(below, place, gib, "qcow2" if chain else "raw")
+            self.layers.making.add(name)
+            try:
+                await disks.make_overlay(below, place, gib, "qcow2" if chain else "raw")
+            finally:
+                self.layers.making.discard(name)
             self.layers.instance.give_to_control(place)
         await self._own(name)
 
