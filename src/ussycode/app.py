@@ -40,6 +40,7 @@ from ussycode.runtime.drivers.both import Both, NoContainers, NodeDriver
 from ussycode.runtime.drivers.container.driver import ContainerDriver
 from ussycode.runtime.drivers.fake import FakeDriver
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
+from ussycode.runtime.export import NOT_EXPORTED, Export
 from ussycode.runtime.images.pull import Pull, Puller
 from ussycode.runtime.images.registry import Registries
 from ussycode.runtime.images.store import Image, ImageStore
@@ -156,6 +157,10 @@ class NoGuests:
 
     async def sample(self, vm: str) -> None:
         """Nothing."""
+
+    async def export(self, vm: str) -> Export:
+        """Refused: there is no disk."""
+        raise NOT_EXPORTED(what="VM without a disk")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ussycode.cmdline import help as pages
 from ussycode.cmdline.parse import Parsed, parse
 from ussycode.cmdline.render import View
 from ussycode.cmdline.spec import Command
-from ussycode.ports import App, Attach, Ctx, Silent, Talk
+from ussycode.ports import App, Attach, Ctx, Download, Silent, Talk
 from ussycode.sharing import facts
 from ussycode.vms.ops import NO_SUCH_VM
 from ussycode.vms.views import RemoveView
@@ -43,10 +43,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it ended: a view, a stream to attach, or a failure. `json` is what the line asked for."""
+    """How it ended: a view, a stream to attach, a file to send, or a failure. `json` is what the line asked for."""
 
     view: View | None = None
     attach: Attach | None = None
+    download: Download | None = None
     failure: Failure | None = None
     json: bool = False
     command: str = ""
@@ -96,6 +97,8 @@ async def _run(app: App, call: Call, parsed: Parsed) -> Outcome:
     result = await command.handler(ctx, parsed.args)
     if isinstance(result, Attach):
         return Outcome(attach=result, json=parsed.json, command=command.name)
+    if isinstance(result, Download):
+        return Outcome(download=result, json=parsed.json, command=command.name)
     return Outcome(view=cast(View, result), json=parsed.json, command=command.name)
 
 

@@ -14,6 +14,7 @@ from ussycode.base.events import Event
 from ussycode.base.telemetry import Telemetry
 from ussycode.config import Config
 from ussycode.runtime.driver import Sample
+from ussycode.runtime.export import Export
 from ussycode.runtime.guest.execs import ExecSpec, ExecStream
 from ussycode.runtime.guest.listeners import Listener
 from ussycode.runtime.guest.streams import Stream
@@ -48,6 +49,10 @@ class NodeLink(Protocol):
         """A TCP port (`path` None) or a unix socket (`path` empty: a private one is made) inside the guest."""
         ...
 
+
+    async def export(self, vm: str) -> Export:
+        """A VM's disk, as it is now, as a file."""
+        ...
 
     async def sample(self, vm: str) -> Sample | None:
         """What a VM uses now; None when it does not run or does not say."""
@@ -205,3 +210,11 @@ class Attach:
     command: str | None
     """None asks for a login shell."""
 
+
+@dataclass(frozen=True)
+class Download:
+    """What `export` returns: the door sends it, and closes it in any case."""
+
+    name: str
+    """What the file may be called; a VM's name and an ending."""
+    export: Export

@@ -28,8 +28,8 @@ LINES = (
     "ssh-key remove {}-desk", "projects", "doctor", "known-hosts",
     "ssh-key generate-api-key --label {} --cmds ls --exp 10m", "logout",
 )
-ELSEWHERE = {"image pull", "image rm"}
-"""Run in test_any_image, where there is a registry."""
+ELSEWHERE = {"image pull", "image rm", "export"}
+"""Run in test_any_image, where there is a registry, and in test_export."""
 FAILING = (
     ("nosuch", 127, 404), ("new --nmae x", 2, 422), ("new --name 'open", 2, 400), ("rename nothere other", 1, 422),
     ("ssh nothere id", 1, 422), ("ssh-key remove nothing", 1, 422), ("help nosuch", 127, 404),

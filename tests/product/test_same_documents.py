@@ -42,7 +42,9 @@ LINES = (
 )
 PRINTED_ONCE = {"browser", "ssh-key list", "ssh-key generate-api-key", "ssh-key revoke-token", "usy0-to-usy1"}
 """What they print differs by how the caller came in, or each time: their own tests look at them."""
-ELSEWHERE = {"image pull", "image rm", "email verify", "email primary", "ssh", "logout", "complete", "help", "exit"}
+ELSEWHERE = {
+    "image pull", "image rm", "email verify", "email primary", "ssh", "export", "logout", "complete", "help", "exit",
+}
 SHIFTING = (
     (r"SHA256:[\w+/]+", "PRINT"), (r"ssh-ed25519 [\w+/=]{60,}", "KEY"), (r"\b(vm|user|snap)_[a-z0-9]{8,}", r"\1_ID"),
     (r"\d{4}-\d\d-\d\d(T[\d:.]+Z)?", "TIME"), (r"\b\d{5}\b", "PORT"),

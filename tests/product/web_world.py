@@ -28,7 +28,9 @@ from ussycode.runtime.drivers.fake import FakeDriver
 from ussycode.tokens.verify import TokenVerifier
 
 HOME = "https://localhost:8443"
-ALL = '{"cmds":["help","ls","new","rm","whoami","ssh","restart","rename","ssh-key list","ssh-key remove","browser"]}'
+ALL = json.dumps({"cmds": [
+    "help", "ls", "new", "rm", "whoami", "ssh", "export", "restart", "rename", "ssh-key list", "ssh-key remove", "browser",
+]})
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.runtime.driver import Sample, VmId
+from ussycode.runtime.export import Export
 from ussycode.runtime.guest import execs, listeners, streams
 from ussycode.runtime.guest.execs import ExecSpec, ExecStream
 from ussycode.runtime.guest.listeners import Listener
@@ -29,6 +30,10 @@ class Guests(Protocol):
 
     async def sample(self, vm: VmId) -> Sample | None:
         """What it uses now."""
+        ...
+
+    async def export(self, vm: VmId) -> Export:
+        """Its disk as a file."""
         ...
 
 
@@ -70,6 +75,10 @@ class LocalLink:
     async def sample(self, vm: VmId) -> Sample | None:
         """What the VM uses now; None when it does not run."""
         return await self._guests.sample(vm)
+
+    async def export(self, vm: VmId) -> Export:
+        """The VM's disk as a file. Raises what the driver raises."""
+        return await self._guests.export(vm)
 
     def console(self, vm: VmId) -> str:
         """The last console lines of the VM."""

@@ -15,7 +15,7 @@ from ussycode.cmdline.render import failure_document
 from ussycode.dispatch import Call, Outcome, run
 from ussycode.doors.ssh import pager
 from ussycode.doors.ssh.screen import Screen
-from ussycode.ports import App
+from ussycode.ports import App, Download
 
 TOO_LONG = ErrorCode(
     "line.too_long", Kind.TOO_LARGE, "the command line is longer than {limit} bytes", hint="pipe large input instead"
@@ -23,6 +23,10 @@ TOO_LONG = ErrorCode(
 FILES = ErrorCode(
     "lobby.files", Kind.USAGE, "{tool} needs a VM: the lobby keeps no files", hint="name one: {example}"
 )
+TO_TERMINAL = ErrorCode(
+    "export.terminal", Kind.USAGE, "a disk is not for a terminal", hint="ssh HOST export VM > {name}, without -t"
+)
+CUT_OFF = ErrorCode("export.cut_off", Kind.FAILED, "the disk cannot be read any further; the file is not whole")
 TOOLS = {
     "scp": "scp FILE demo@{host}:", "sftp": "sftp demo@{host}", "rsync": "rsync FILE demo@{host}:",
     "git-upload-pack": "git clone demo@{host}:REPO", "git-receive-pack": "git push demo@{host}:REPO",
@@ -73,6 +77,21 @@ async def show(outcome: Outcome, screen: Screen) -> int:
     else:
         await screen.say(text if not outcome.json else json.dumps(view.document(), indent=2))
     return outcome.exit_code
+
+
+async def send(what: Download, screen: Screen) -> int:
+    """Send a file as standard output; the exit status. Nobody wants one on a terminal."""
+    async with what.export as export:
+        if screen.tty:
+            return await show_failure(TO_TERMINAL(name=what.name), screen)
+        try:
+            async for piece in export.chunks():
+                await screen.session.write(piece)
+                if screen.session.gone:
+                    return 1
+        except OSError as error:
+            return await show_failure(CUT_OFF().because(error), screen)
+    return 0
 
 
 async def show_failure(failure: Failure, screen: Screen, as_json: bool = False, request_id: str = "") -> int:

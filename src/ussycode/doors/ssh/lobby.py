@@ -85,6 +85,8 @@ class Lobby:
             return STATUS_STOPPED, False
         if outcome.attach is not None:
             return await self.guests.attach(self.session, self.screen, outcome.attach), False
+        if outcome.download is not None:
+            return await answers.send(outcome.download, self.screen), False
         if isinstance(outcome.view, WatchView) and self.screen.fancy and not outcome.json:
             return await self._watch(outcome.view), False
         return await answers.show(outcome, self.screen), outcome.command in ("exit", "logout")

@@ -18,6 +18,7 @@ from ussycode.cmdline.render import failure_document
 from ussycode.dispatch import Call, Outcome, run
 from ussycode.doors.web import body
 from ussycode.doors.web.asked import Asked
+from ussycode.doors.web.download import Sent
 from ussycode.doors.web.stream import NOT_REACHED, attach, release
 from ussycode.ports import App
 from ussycode.tokens.rate import Buckets
@@ -69,6 +70,8 @@ class ExecDoor:
                 return await attach(self.app, outcome.attach, request, self._by_key, caller.key)
         except Failure as failure:
             return refusal(failure, asked.request_id, rich)
+        if outcome.download is not None:
+            return Sent(outcome.download, self._by_key, caller.key)
         if outcome.failure is not None:
             return refusal(outcome.failure, asked.request_id, rich)
         assert outcome.view is not None

@@ -28,8 +28,8 @@ MAX_OUTPUT = 1 << 20
 NOT_POST = ErrorCode("mcp.not_post", Kind.BAD_REQUEST, "this endpoint takes POST and keeps no stream open")
 PARSE, INVALID, NO_METHOD, BAD_PARAMS = -32700, -32600, -32601, -32602
 """Error codes of JSON-RPC 2.0."""
-LEFT_OUT = frozenset({"exit", "help", "complete"})
-"""Commands that make no sense to a model: it has the schemas, and no session to leave."""
+LEFT_OUT = frozenset({"exit", "help", "complete", "export"})
+"""Commands that make no sense to a model: it has the schemas, no session to leave, and no use for a disk."""
 TOOLS = {
     command.name.replace(" ", "_"): command for command in TREE.commands
     if command.name not in LEFT_OUT and command not in declined.ALL

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ussycode.runtime.driver import Driver, Isolation, Sample, Seen, VmId, Want
+from ussycode.runtime.export import Export
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.isolation import NOT_ENABLED
 
@@ -32,6 +33,10 @@ class NodeDriver(Driver, Protocol):
 
     def console(self, vm: VmId) -> str:
         """The last console lines."""
+        ...
+
+    async def export(self, vm: VmId) -> Export:
+        """Its disk as a file."""
         ...
 
 
@@ -113,6 +118,10 @@ class Both:
         """The last console lines."""
         return self._of(vm).console(vm)
 
+    async def export(self, vm: VmId) -> Export:
+        """Raises what the VM's driver raises."""
+        return await self._of(vm).export(vm)
+
     def _for(self, want: Want) -> NodeDriver:
         if want.isolation is Isolation.CONTAINER:
             self._boxed.add(want.vm)
@@ -156,6 +165,10 @@ class NoContainers:
     def guest_address(self, vm: VmId) -> GuestAddress | None:
         """None."""
         return None
+
+    async def export(self, vm: VmId) -> Export:
+        """Raises NOT_ENABLED."""
+        raise NOT_ENABLED()
 
     def console(self, vm: VmId) -> str:
         """Empty."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ussycode.runtime.disks import NO_ROOM, SPARE_MIB
 from ussycode.runtime.driver import Phase, Sample, Seen, Snapshot, VmId, Want
+from ussycode.runtime.export import Export, empty
 from ussycode.runtime.guest.streams import GuestAddress
 
 
@@ -89,6 +90,10 @@ class FakeDriver:
         if vm not in self.vms or self.vms[vm].phase is not Phase.RUNNING:
             return None
         return self.figures
+
+    async def export(self, vm: VmId) -> Export:
+        """An empty disk."""
+        return empty(self.vms[vm].disk_gib)
 
     async def destroy(self, vm: VmId) -> None:
         """Forget the VM."""

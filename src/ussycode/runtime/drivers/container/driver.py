@@ -11,6 +11,7 @@ from ussycode.runtime.drivers.container import saved
 from ussycode.runtime.drivers.container.box import Box, Host
 from ussycode.runtime.drivers.container.errors import FOREIGN_DISK, NO_PLACE, UNSUPPORTED
 from ussycode.runtime.drivers.qemu.driver import BOOT_SECONDS, NO_IMAGE
+from ussycode.runtime.export import NOT_EXPORTED, Export
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.instance import LAST_CONTAINER, Instance
@@ -131,6 +132,10 @@ class ContainerDriver:
         """Where streams to the guest go; None unless it is running."""
         box = self._boxes.get(vm)
         return None if box is None else box.guest_address()
+
+    async def export(self, vm: VmId) -> Export:
+        """Raises NOT_EXPORTED."""
+        raise NOT_EXPORTED(what="container")
 
     def console(self, vm: VmId) -> str:
         """The last console lines; empty when unknown."""

@@ -13,12 +13,13 @@ import structlog
 
 from ussycode.base.clock import Clock
 from ussycode.base.errors import ErrorCode, Failure, Kind
-from ussycode.runtime import disks
+from ussycode.runtime import disks, export
 from ussycode.runtime.driver import OriginKind, Phase, Sample, Seen, VmId, Want
 from ussycode.runtime.drivers.qemu import merging, saved, storage
 from ussycode.runtime.drivers.qemu.machine import Host, Machine
 from ussycode.runtime.drivers.qemu.merging import Merge
 from ussycode.runtime.drivers.qemu.storage import Ground, Layers
+from ussycode.runtime.export import Export
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.instance import Instance
@@ -168,6 +169,18 @@ class QemuDriver:
         """What the VM uses now; None when it does not run."""
         machine = self._machines.get(vm)
         return None if machine is None else await machine.sample()
+
+    async def export(self, vm: VmId) -> Export:
+        """Its disk as it is now. Raises ORIGIN_GONE, NO_ROOM, TOO_DEEP, DISK_FAILED, BAD_DISK."""
+        machine = self._machines.get(vm)
+        if machine is None or machine.saved.phase is Phase.ABSENT:
+            raise disks.ORIGIN_GONE(what="there is no such VM")
+        image = self._image(machine.saved.want, machine)
+        async with machine.verbs:
+            ground = await machine.freeze()
+            with self.layers.pinned(ground.chain):
+                paths = [self.layers.path(name) for name in ground.chain]
+                return await asyncio.to_thread(export.of_disk, paths, image.disk, ground.gib << 30)
 
     def guest_address(self, vm: VmId) -> GuestAddress | None:
         """Where streams to the guest go; None unless it is running."""
