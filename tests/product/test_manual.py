@@ -78,3 +78,11 @@ async def test_files_for_the_callers_machine(place: WebWorld) -> None:
     assert (await place.exec("complete 'share set'", token)).json == {"candidates": ["set-private", "set-public"]}
     assert (await place.exec("complete 'restart d'", token)).json == {"candidates": ["demo"]}
     assert "_ussy()" in (await place.exec("completion bash", token)).json["script"]
+
+
+async def test_the_login_page_s_samples_are_where_it_links_them(place: WebWorld) -> None:
+    text = (await place.ask("GET", HOME + "/docs/login.md")).text
+    for name in ("wsgi_login.py", "asgi_login.py", "login.mjs", "verify.py"):
+        got = await place.ask("GET", f"{HOME}/docs/login/{name}")
+        assert f"(login/{name})" in text and got.status == 200 and got.headers["Content-Type"].startswith("text/plain")
+    assert (await place.ask("GET", HOME + "/docs/login/..%2f..%2fapp.py")).status == 404

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -57,6 +57,14 @@ def search(words: Sequence[str]) -> tuple[Page, ...]:
 def whole() -> str:
     """Every page, one after the other."""
     return "\n\n".join(p.text.rstrip() for p in pages()) + "\n"
+
+
+@functools.cache
+def samples() -> Mapping[str, str]:
+    """Code that the pages link, by `folder/file` below the manual's own folder."""
+    place = next((p for p in _PLACES if p.is_dir()), None)
+    found = sorted(place.glob("*/*")) if place is not None else []
+    return {f"{f.parent.name}/{f.name}": f.read_text()[:MAX_PAGE] for f in found if f.suffix in (".py", ".mjs")}
 
 
 def index(home: str) -> str:

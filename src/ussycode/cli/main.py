@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     image = _verb(verbs, "image", "build and list images", "ussycode.cli.image:image")
     image.add_argument("what", choices=("build", "ls"))
     image.add_argument("name", nargs="?", default="", help="which image to build; the default one when omitted")
+    _dev_proxy(verbs)
     for role in ("helper", "control", "edge"):
         inner = verbs.add_parser("_" + role)
         inner.add_argument("fd", type=int)
@@ -61,6 +62,15 @@ def _verb(verbs: argparse._SubParsersAction, name: str, text: str, where: str) -
         made.add_argument(setting.option, dest=setting.name, default=None, metavar="X", help=setting.help)
     made.set_defaults(verb=_lazy(where), inner=False)
     return made
+
+
+def _dev_proxy(verbs: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    text = "stand in for the platform in front of an app that you write, with one person signed in"
+    proxy: argparse.ArgumentParser = verbs.add_parser("dev-proxy", help=text, description=text, allow_abbrev=False)
+    proxy.add_argument("--user", required=True, metavar="ADDRESS", help="e-mail address of the person")
+    proxy.add_argument("--port", required=True, type=int, help="port of the app on this computer")
+    proxy.add_argument("--on", type=int, default=8080, metavar="PORT", help="port to open; 8080, or 0 for any")
+    proxy.set_defaults(verb=_lazy("ussycode.cli.dev_proxy:dev_proxy"), inner=True)
 
 
 def _lazy(where: str) -> Verb:

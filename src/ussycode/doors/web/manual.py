@@ -47,6 +47,13 @@ class ManualPages:
             raise NO_PAGE(home=self._home + "docs")
         return _markdown(found.text)
 
+    async def sample(self, request: Request, asked: Asked, name: str) -> Response:
+        """`/docs/login/FILE`: code that the page on the login links. Raises NO_PAGE."""
+        found = manual.samples().get(f"login/{name}")
+        if found is None:
+            raise NO_PAGE(home=self._home + "docs")
+        return Response(found, headers=_HEADERS, media_type="text/plain; charset=utf-8")
+
     async def llms(self, request: Request, asked: Asked) -> Response:
         """What an agent reads first: what this is, and where the rest stands."""
         text = _LLMS.format(pages=manual.index(self._home), home=self._home)
