@@ -21,6 +21,9 @@ UNFIT = Ending(Phase.STARTING, "")
 """The memory it was to go on from is of no use: it is to be booted instead."""
 RESET = Ending(Phase.STARTING, "")
 LOST = Ending(Phase.PREPARED, "")
+_SPOILT = ("qemu-system-x86_64: -drive id=disk,", "qcow2: Marking image as corrupt")
+"""What QEMU says of a disk that it cannot open, or finds damaged later; the rest of the line may be cut."""
+SPOILT_DISK = "its disk is damaged and cannot be opened; snapshot restore brings back a state that was kept"
 TOO_MANY_RESETS = Ending(Phase.FAILED, "the guest keeps restarting itself")
 BROKEN = Ending(Phase.FAILED, "something went wrong on our side while watching the VM")
 
@@ -41,6 +44,13 @@ def watched(booted: bool, reason: str, exit_status: int | None) -> Ending:
     if not reason and exit_status == 0:
         return POWERED_OFF
     return Ending(Phase.FAILED, f"the VM's process ended unexpectedly{_how(reason, exit_status)}")
+
+
+def with_reason(ending: Ending, console: str) -> Ending:
+    """The same, in better words where QEMU's own last ones say what it was."""
+    if ending.phase is Phase.FAILED and any(words in console for words in _SPOILT):
+        return Ending(Phase.FAILED, SPOILT_DISK)
+    return ending
 
 
 def unwatched(record: Record | None) -> Ending:

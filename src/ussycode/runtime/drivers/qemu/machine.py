@@ -371,6 +371,7 @@ class Machine:
             await self._clear_away()
         self._life = None
         text = self.console() if ending.phase is Phase.FAILED else ""
+        ending = endings.with_reason(ending, text)
         self._become(ending.phase, detail=ending.detail, console=text)
 
     async def _through_resets(self, record: Record | None) -> endings.Ending:
