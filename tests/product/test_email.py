@@ -11,7 +11,7 @@ import pytest
 
 from tests.product.web_world import HOME, Answer, Browser, WebWorld, web_world
 from ussycode.access.facts import Caller, Role
-from ussycode.identity import emails, sessions
+from ussycode.identity import emails, sessions, store
 from ussycode.mail import ops as mail_ops
 from ussycode.mail import store as mail
 from ussycode.mail.model import Mail
@@ -183,3 +183,20 @@ async def test_without_a_relay_mails_are_kept_for_the_operator(place: WebWorld) 
     assert await mail_ops.deliver(place.app, Outbox()) == 1
     assert [m.state.value for m in await mails(place)] == ["kept"]
     assert await mail_ops.deliver(place.app, Outbox()) == 0
+
+
+async def test_page_and_mail_name_the_machine_being_opened(place: WebWorld) -> None:
+    await does(place, "email add alice@example.org")
+    await does(place, f"email verify alice@example.org {await code(place)}")
+    asked = await place.ask("GET", HOME + "/login?host=demo.localhost&path=/x", headers={"Accept": "text/html"})
+    assert "To open <strong>demo.localhost</strong>" in asked.text
+    await form(place, "/login/mail", email="alice@example.org", host="demo.localhost", path="/x")
+    assert "sign in at demo.localhost" in (await mails(place))[-1].body
+
+
+async def test_a_browser_has_the_role_of_now(place: WebWorld) -> None:
+    browser = Browser(place)
+    url = (await does(place, "browser"))["url"]
+    assert "<small>newbie</small>" in (await browser.post(str(url))).text
+    await place.app.db.write(lambda tx: store.update_user(tx, place.caller.user, role="citizen"))
+    assert "<small>citizen</small>" in (await browser.get(HOME + "/")).text
