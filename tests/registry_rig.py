@@ -190,7 +190,7 @@ def token_registry(folder: Path) -> Iterator[RegistryRig]:
     )
     (folder / "ca.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     tokens = TokenServer(key, certificate)
-    thread = threading.Thread(target=tokens.serve_forever, daemon=True)
+    thread = threading.Thread(target=tokens.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     auth = (
         f"auth: {{token: {{realm: 'http://127.0.0.1:{tokens.server_port}/token', service: test, issuer: test, "

@@ -85,7 +85,7 @@ def serve() -> Iterator[object]:
 
     def start(mode: str) -> Server:
         made = Server(mode)
-        threading.Thread(target=made.serve_forever, daemon=True).start()
+        threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True).start()
         servers.append(made)
         return made
 

@@ -1,6 +1,7 @@
 """Every verb of a VM's life, as owners type them; the machine is the fake driver, everything above it is real."""
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -213,7 +214,8 @@ async def test_a_sleeping_vm_is_woken_only_when_it_is_marked(w: World, olive: Ca
     await w.does(olive, "new --name demo")
     await w.does(olive, "stop demo")
     (vm,) = w.driver.vms
-    assert (await waking.wake(w.app, vm))[0] is False
+    async with asyncio.timeout(5):  # nobody is kept waiting for what will not come
+        assert await waking.wake(w.app, vm) == (False, "it is stopped, and a visit does not start it")
     await w.does(olive, "wake demo on")
     assert await waking.wake(w.app, vm) == (True, "")
     assert await state(w, olive) == "running"

@@ -63,6 +63,8 @@ async def wake(app: App, vm: str) -> tuple[bool, str]:
     found = await app.db.write(wish)
     if found is None:
         return False, "this machine is gone"
+    if found.power is not Power.RUNNING:
+        return False, f"it is {found.status}, and a visit does not start it"
     app.nudge()
     seconds = app.config.boot_timeout + 5.0
     ended = (Phase.FAILED, Phase.STOPPED)

@@ -9,7 +9,7 @@ from ussycode.doors.edge.edge import MAX_CONNECTIONS, Edge
 from ussycode.doors.edge.head import MAX_HEAD, Refused, Request, parse
 from ussycode.doors.edge.hosts import HostKind
 from ussycode.doors.edge.pages import Local
-from ussycode.doors.edge.visitor import HEAD_TIMEOUT, LINGER_TIMEOUT
+from ussycode.doors.edge.visitor import LINGER_TIMEOUT
 
 
 class RedirectConnection(asyncio.Protocol):
@@ -21,7 +21,7 @@ class RedirectConnection(asyncio.Protocol):
         self._edge = edge
         self._buffer = b""
         self._done = False
-        self.deadline = edge.deadlines.now + HEAD_TIMEOUT
+        self.deadline = edge.deadlines.now + edge.settings.head_timeout
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for one head."""

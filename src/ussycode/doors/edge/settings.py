@@ -30,6 +30,8 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     certificate_files: list[tuple[str, str]] = []
     grace: float = 600.0
     """Seconds that private hosts are served while control is unreachable."""
+    head_timeout: float = 10.0
+    """Seconds for a request head, from its first byte; also for the first byte of a new connection."""
     log_path: str = ""
     """Access log; empty for none."""
     log_level: str = "info"

@@ -24,8 +24,6 @@ from ussycode.doors.edge.upstream import Upstream
 from ussycode.doors.edge.verdicts import Verdict
 from ussycode.wire.edge import Wake
 
-HEAD_TIMEOUT = 10.0
-"""Seconds for a request head, from its first byte; also for the first byte of a new connection."""
 IDLE_TIMEOUT = 75.0
 """Seconds a connection is kept between requests."""
 STALL_TIMEOUT = 300.0
@@ -110,7 +108,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
             return
         self._edge.counters.add("connections")
         members.add(self)
-        self.deadline = self._edge.deadlines.now + HEAD_TIMEOUT
+        self.deadline = self._edge.deadlines.now + self._edge.settings.head_timeout
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """One buffer serves all connections: what is in it is taken out before anything else is read."""
@@ -183,7 +181,8 @@ class VisitorConnection(asyncio.BufferedProtocol):
     def on_deadline(self) -> None:
         """The present phase took too long."""
         if self._phase is HEAD and self._partial and self._buffer:
-            self._refuse(Refused(408, f"the request head did not arrive within {HEAD_TIMEOUT:g} seconds"))
+            seconds = self._edge.settings.head_timeout
+            self._refuse(Refused(408, f"the request head did not arrive within {seconds:g} seconds"))
         elif self._phase is BUSY and not self._status:
             self._leave_upstream()
             self._reply(pages.REQUEST_STALLED if self._framing is not None else pages.APP_SLOW)
@@ -243,7 +242,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
             self._refuse(Refused(400, "the request head is malformed"))
         elif not self._partial:
             self._partial = True
-            self.deadline = self._edge.deadlines.now + HEAD_TIMEOUT
+            self.deadline = self._edge.deadlines.now + self._edge.settings.head_timeout
 
     def _serve(self, head: bytes) -> None:
         edge = self._edge
