@@ -22,6 +22,7 @@ from ussycode.base.db import Database
 from ussycode.base.events import Event
 from ussycode.base.telemetry import Telemetry, export_otlp, log_to_stderr
 from ussycode.config import Config
+from ussycode.domains import checking as domains
 from ussycode.doors.edgefeed.answers import Answers
 from ussycode.doors.edgefeed.server import FeedServer
 from ussycode.doors.metadata.server import MetadataDoor
@@ -271,7 +272,8 @@ async def _look_after(app: App) -> None:
     """Samples, daily snapshots and the trash, each minute: what is not due costs one look."""
     while True:
         await asyncio.sleep(samples.INTERVAL)
-        for chore in (samples.take, snapshots.take_due, trash.expire, firstboot.deliver_all, signing.rotate):
+        for chore in (samples.take, snapshots.take_due, trash.expire, firstboot.deliver_all, signing.rotate,
+                      domains.look_at_due):
             try:
                 await chore(app)
             except Exception:  # the outermost frame of a chore: one that breaks must not end the others

@@ -83,6 +83,16 @@ def _addresses(text: str) -> tuple[str, ...]:
     return tuple(str(ipaddress.ip_address(part.strip())) for part in text.split(",") if part.strip())
 
 
+def _name_servers(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    for one in found:
+        address, mark, port = one.partition("#")
+        ipaddress.ip_address(address)
+        if mark:
+            _port(port)
+    return found
+
+
 def _networks(text: str) -> tuple[str, ...]:
     return tuple(str(ipaddress.ip_network(part.strip())) for part in text.split(",") if part.strip())
 
@@ -143,6 +153,8 @@ class Config:
     net_tracked: int
     net_integrations: tuple[str, ...]
     net_ipv6: bool
+    dns_resolver: tuple[str, ...]
+    public_addresses: tuple[str, ...]
 
     @property
     def on_loopback(self) -> bool:
@@ -166,6 +178,11 @@ class Config:
     def vm_host(self, name: str) -> str:
         """Host name of a VM."""
         return f"{name}.{self.domain}"
+
+    @property
+    def delegation_zone(self) -> str:
+        """Zone below the domain whose names hold what certificate authorities ask for."""
+        return f"acme.{self.domain}"
 
     def ssh_command(self, user: str = "") -> str:
         """`ssh -p 2222 demo@localhost`, without `-p` when the port is 22."""
@@ -210,6 +227,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("net_integrations", _networks, "", "networks that every VM may reach, also private ones and with "
             "egress integrations; comma-separated"),
     Setting("net_ipv6", _bool, "true", "give VMs IPv6 when this host has it"),
+    Setting("dns_resolver", _name_servers, "", 
+            "DNS servers that are asked about VMs' domains, ADDRESS or ADDRESS#PORT; empty: those of this host"),
+    Setting("public_addresses", _addresses, "",
+            "addresses that a VM's domain may have instead of leading here by name; empty: those that DOMAIN has"),
 )
 assert [s.name for s in SETTINGS] == [f.name for f in fields(Config)]
 

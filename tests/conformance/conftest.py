@@ -18,6 +18,7 @@ from tests.conformance.driven import Driven, Loop, client
 from tests.live.conftest import boot, debian_min, image_store, live_data  # noqa: F401 - fixtures
 from tests.live.rig import Platform, platform
 from tests.live.test_main_loop import token
+from tests.name_server import NameServer
 from tests.product.web_world import WebWorld, web_world
 from ussycode.access.facts import Role
 from ussycode.catalog import COMMANDS
@@ -74,11 +75,13 @@ def loop() -> Iterator[Loop]:
 
 
 @pytest.fixture(params=FLAVOURS)
-def desk(request: pytest.FixtureRequest, loop: Loop, guest_program: Path, tmp_path: Path) -> Iterator[Desk]:
+def desk(
+    request: pytest.FixtureRequest, loop: Loop, guest_program: Path, tmp_path: Path, names: NameServer,
+) -> Iterator[Desk]:
     """A control plane whose VMs are one guest program on this machine; Alice may have as many as she likes."""
     driver = FakeDriver()
     # A command in a VM that is not reached is given up at once: nothing here takes time to start.
-    entered = web_world(tmp_path, guest_program, driver=driver, seconds=5.0)
+    entered = web_world(tmp_path, guest_program, driver=driver, seconds=5.0, dns_resolver=names.setting)
     world = loop.run(entered.__aenter__())
     made = Desk(loop, world, request.param, driver)
     try:

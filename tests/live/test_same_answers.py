@@ -43,7 +43,7 @@ FAILING = (
     ("share remove nothere a@example.com", 1, 422), ("share add-link nothere", 1, 422),
     ("share remove-link nothere x", 1, 422), ("share access nothere allow", 1, 422),
     ("share receive-email nothere", 1, 422), ("domain add nothere a.example.com", 1, 422),
-    ("domain rm nothere a.example.com", 1, 422), ("domain ls", 1, 422),
+    ("domain rm nothere a.example.com", 1, 422), ("domain ls nothere", 1, 422),
 )
 ALLOWED = sorted({c.name for c in COMMANDS})
 SHIFTING = (

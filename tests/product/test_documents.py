@@ -31,7 +31,7 @@ LINES = (
     "pause demo", "resume demo", "cp demo copy", "rename copy other", "snapshot create demo first", "snapshot ls demo",
     "snapshot schedule demo daily", "snapshot restore demo first", "snapshot rm demo first", "rm other nothere",
     "trash ls", "trash restore other", "rm other", "trash empty", "share show demo", "share port demo",
-    "share port demo 3000", "share set-public demo", "share set-private demo", "image ls", "defaults read",
+    "share port demo 3000", "share set-public demo", "share set-private demo", "domain ls", "image ls", "defaults read",
     "defaults write dev.exe new.env EDITOR=vim", "defaults delete dev.exe new.env", f"ssh-key add {KEY}",
     "ssh-key rename laptop desk", "ssh-key tag desk prod", "ssh-key list", "ssh-key generate-api-key --label ci",
     "ssh-key generate-api-key --vm demo --exp never", "ssh-key list", "ssh-key revoke-token ci", "ssh-key remove desk",
@@ -42,7 +42,8 @@ ELSEWHERE = {
     "image pull": "tests/product/test_image_commands.py", "image rm": "tests/product/test_image_commands.py",
     "usy0-to-usy1": "tests/product/test_tokens.py", "email verify": "tests/product/test_email.py",
     "email primary": "tests/product/test_email.py", "ssh": "tests/product/test_exec_streams.py",
-    "export": "tests/product/test_export.py",
+    "export": "tests/product/test_export.py", "domain add": "tests/product/test_domains.py",
+    "domain rm": "tests/product/test_domains.py",
 }
 """Commands that need more than a line, and where they are run."""
 

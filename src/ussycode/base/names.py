@@ -20,7 +20,7 @@ RESERVED = LOGIN_NAMES | frozenset(
     _words("""
 www api auth login logout account dashboard docs doc help status mail smtp imap pop mx ns ns1 ns2 dns ftp
 ssh sftp cdn static assets support security abuse postmaster hostmaster webmaster localhost internal
-metadata gateway edge node nodes control registry hub llm int team teams share metrics health new ls rm
+metadata acme gateway edge node nodes control registry hub llm int team teams share metrics health new ls rm
 """)
 )
 """Host names the platform keeps for itself."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 from ussycode.catalog import clients, credentials, declined, manual
 from ussycode.catalog.builtin import exit_command, help_of
 from ussycode.cmdline.tree import Tree
+from ussycode.domains import commands as domains
 from ussycode.identity import commands as identity
 from ussycode.sharing import commands as sharing
 from ussycode.vms import (
@@ -20,7 +21,7 @@ TREE: Tree = Tree.of(
     ("VMs", (*new_commands.ALL, *vms.ALL, *lifecycle_commands.ALL)),
     ("Kept", keep_commands.ALL),
     ("Images", image_commands.ALL),
-    ("Sharing", sharing.ALL),
+    ("Sharing", (*sharing.ALL, *domains.ALL)),
     ("You", (*identity.ALL, *credentials.ALL, *account_commands.ALL, *advice_commands.ALL)),
     ("This lobby", (help_of(lambda: TREE), manual.doc, exit_command)),
     ("Your own machine", (*clients.ALL, clients.complete_of(lambda: TREE))),

@@ -50,8 +50,6 @@ DECLINED = (
                "show it to everybody: share set-public NAME")
       for verb in ("add", "remove", "add-link", "remove-link", "access")),
     Declined("share receive-email", NOT_YET, "VMs receive no mail so far", "fetch mail from inside the VM"),
-    *(Declined(f"domain {verb}", NOT_YET, "VMs have no domains of their own so far",
-               "use the VM's address: share show NAME") for verb in ("add", "rm", "ls")),
 )
 
 

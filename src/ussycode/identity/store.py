@@ -213,6 +213,21 @@ def delete_idle_sessions(tx: Tx, before: float) -> list[str]:
     return gone
 
 
+def delete_sessions_on(tx: Tx, pattern: str) -> list[str]:
+    """End every session and link on a host, or on all hosts one label below with `*.NAME`; digests of the sessions."""
+
+    def on(host: sa.Column[str]) -> sa.ColumnElement[bool]:
+        if not pattern.startswith("*."):
+            return host == pattern
+        below = pattern.removeprefix("*")
+        return host.endswith(below, autoescape=True) & ~host.contains("%.%" + below)
+
+    tx.conn.execute(sign_in_links.delete().where(on(sign_in_links.c.host)))
+    gone = [r[0] for r in tx.conn.execute(sa.select(sessions.c.digest).where(on(sessions.c.host)))]
+    tx.conn.execute(sessions.delete().where(sessions.c.digest.in_(gone)))
+    return gone
+
+
 def trim_sessions(tx: Tx, user: str, keep: int) -> list[str]:
     """Drop expired sessions of everybody and the oldest of `user` beyond `keep`; digests that are gone."""
     mine = sa.select(sessions.c.digest).where(sessions.c.user == user, sessions.c.expires > tx.now)
