@@ -4,10 +4,10 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PYTHON ?= python3
 BIN := .venv/bin
 APT_RUN := gcc libc6-dev linux-libc-dev musl-tools binutils qemu-system-x86 qemu-utils nftables iproute2 mmdebstrap e2fsprogs xz-utils zstd openssh-client ca-certificates busybox-static
-APT_TEST := runc curl rsync git procps chromium libnss3-tools nodejs docker-registry bind9-libs pebble
+APT_TEST := runc curl rsync git procps chromium libnss3-tools nodejs docker-registry bind9-libs haproxy pebble
 APT_BENCH := wrk
 
-.PHONY: help setup setup-test up test check golden docs bench nightly
+.PHONY: help setup setup-front setup-test up test check golden docs bench nightly
 help:
 	@echo "make up      set up what is missing and run the platform (needs root; uses sudo)"
 	@echo "make test    set up what tests need and run them all, real VMs included"
@@ -17,9 +17,13 @@ help:
 	@echo "make bench   measure against peers and floors on this machine"
 	@echo "make nightly kill the control process at 200 random moments and look for what was lost or left"
 	@echo "make setup   only set up; leaves .venv/bin/ussycode"
+	@echo "make setup-front  the same with Caddy, for front = caddy"
 
 setup: .venv/run
 	@scripts/apt-install $(APT_RUN)
+
+setup-front: setup
+	$(BIN)/pip install --quiet --require-hashes -r requirements/front.txt
 
 setup-test: .venv/dev
 	@scripts/apt-install $(APT_RUN) $(APT_TEST)

@@ -110,6 +110,18 @@ def _url(text: str) -> str:
     return text
 
 
+def _word(text: str) -> str:
+    if text and not re.fullmatch(r"[!-~]{1,254}", text):
+        raise ValueError("write it without spaces")
+    return text
+
+
+def _group(text: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", text):
+        raise ValueError("a group is lower-case letters, digits, - and _")
+    return text
+
+
 def _bool(text: str) -> bool:
     if text not in ("true", "false", "1", "0", "yes", "no"):
         raise ValueError("say true or false")
@@ -137,6 +149,11 @@ class Config:
     exec_rate: int
     tls_cert: Path | None
     tls_key: Path | None
+    front: str
+    front_group: str
+    acme_directory: str
+    acme_email: str
+    acme_root: Path | None
     admin_keys: Path | None
     registries: tuple[str, ...]
     otlp_endpoint: str
@@ -209,6 +226,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("exec_rate", _count(1, 1_000_000), "6000", "POST /exec calls a minute for one key"),
     Setting("tls_cert", _maybe_path, "", "PEM chain to serve instead of the local CA's"),
     Setting("tls_key", _maybe_path, "", "PEM key of tls_cert"),
+    Setting("front", _one_of("none", "caddy", "own"), "none",
+            "what ends TLS: none, the edge itself; caddy, run by the platform; own, yours (see `ussycode front`)"),
+    Setting("front_group", _group, "haproxy", "group of your own front: its processes are believed about addresses"),
+    Setting("acme_directory", _url, "", "ACME server of the caddy in front; empty: Let's Encrypt"),
+    Setting("acme_email", _word, "", "address that the ACME server may write to; empty: none"),
+    Setting("acme_root", _maybe_path, "", "PEM certificate to trust an ACME server of your own by"),
     Setting("admin_keys", _maybe_path, "", "file of SSH public keys that register as admin; empty: the operator's own"),
     Setting("registries", _registries, "",
             "registries at private addresses that images may come from; http:// in front: without TLS"),

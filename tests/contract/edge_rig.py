@@ -428,16 +428,17 @@ async def running_edge(folder: Path, **over: object) -> AsyncIterator[Rig]:
         agent_server = await asyncio.start_server(agents.serve, "127.0.0.1", 0, limit=1 << 20)
         for server in (control_server, feed_server, agent_server):
             stack.callback(server.close)
-        https, http = _listener(), _listener()
+        https, http, front = _listener(), _listener(), _front(folder / "front.sock")
         port, http_port = https.getsockname()[1], http.getsockname()[1]
         settings = EdgeSettings(**{
             "domain": DOMAIN, "https_fds": [https.fileno()], "http_fds": [http.fileno()],
+            "front_fds": [front.fileno()],
             "control_socket": str(folder / "control.sock"), "feed_socket": str(folder / "feed.sock"),
             "operator_socket": str(folder / "edge.sock"), "ca_certificate": signer.certificate.decode(),
             "ca_key": signer.key.decode(), "log_path": str(folder / "access.log"),
             "public_port": port, "agent_port": agent_server.sockets[0].getsockname()[1], **over,
         })
-        process = await _start(settings, https, http)
+        process = await _start(settings, https, http, front)
         stack.push_async_callback(_end, process)
         rig = Rig(
             folder, port, http_port, feed, agents, control,
@@ -450,6 +451,14 @@ async def running_edge(folder: Path, **over: object) -> AsyncIterator[Rig]:
 
 def _listener() -> socket.socket:
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    listener.set_inheritable(True)
+    return listener
+
+
+def _front(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(512)
     listener.set_inheritable(True)
     return listener
 

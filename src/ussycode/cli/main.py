@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ussycode.base.errors import Failure
+from ussycode.cli.haproxy import CERTIFICATES
 from ussycode.config import SETTINGS, Config, load
 
 Verb = Callable[[Config, argparse.Namespace], int]
@@ -44,6 +45,10 @@ def parser() -> argparse.ArgumentParser:
     _verb(verbs, "ca", "print the root certificate to trust", "ussycode.cli.ca:ca")
     outbox = _verb(verbs, "outbox", "print the platform's mails", "ussycode.cli.outbox:outbox")
     outbox.add_argument("--json", action="store_true", help="one JSON document")
+    front = _verb(verbs, "front", "print a configuration for a proxy of yours in front", "ussycode.cli.front:front")
+    front.add_argument("which", choices=("caddy", "haproxy"))
+    front.add_argument("--certificates", default=CERTIFICATES, metavar="PATH",
+                       help=f"PEM file, or folder of them, for haproxy; {CERTIFICATES}")
     image = _verb(verbs, "image", "build and list images", "ussycode.cli.image:image")
     image.add_argument("what", choices=("build", "ls"))
     image.add_argument("name", nargs="?", default="", help="which image to build; the default one when omitted")

@@ -92,5 +92,5 @@ def end_orphans(data: Path) -> None:
         return
     if alive(state.supervisor):
         raise ALREADY_UP(data=data, pid=state.supervisor.pid)
-    for process in sorted(state.children, key=lambda c: c.role.startswith("edge")):
+    for process in sorted(state.children, key=lambda c: c.role.startswith(("edge", "front"))):
         end(process, 5)

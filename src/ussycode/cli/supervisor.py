@@ -17,7 +17,7 @@ from pathlib import Path
 from ussycode.base.clock import SystemClock
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.base.pki import open_authority
-from ussycode.cli import children, state
+from ussycode.cli import children, front, state
 from ussycode.cli.listeners import Listeners
 from ussycode.cli.prepare import Prepared
 from ussycode.cli.roles import HelperSettings, NetSettings, pack
@@ -74,12 +74,22 @@ class Supervisor:
         await self._start("control")
         for number in range(self.config.edge_processes):
             await self._start(f"edge{number}")
+        if self.config.front == "caddy":
+            await self._start("front")
         await self._until(self._lobby_answers, "the SSH door does not answer")
         await self._until(self._edge_answers, "the web does not answer")
         self.watching = [asyncio.create_task(self._watch(role)) for role in list(self.running)]
         self.watching.append(asyncio.create_task(self._rotate()))
 
     async def _start(self, role: str) -> None:
+        if role == "front":
+            instance = self.prepared.instance
+            self.running[role] = await front.start(self.config, instance, self.listeners, self.log(role))
+        else:
+            await self._start_ours(role)
+        self._note()
+
+    async def _start_ours(self, role: str) -> None:
         kind, number = role.rstrip("0123456789"), role.lstrip("abcdefghijklmnopqrstuvwxyz")
         settings, fds, uid = getattr(self, "_" + kind)(int(number or 0))
         spec = children.Role(kind, uid, self.log(role))
@@ -90,7 +100,6 @@ class Supervisor:
             kept = {s.fileno() for s in self.listeners.all()}
             for fd in set(fds) - kept:  # copies made for this start only
                 os.close(fd)
-        self._note()
 
     def log(self, role: str) -> Path:
         """Where a process writes its log lines."""
@@ -119,18 +128,21 @@ class Supervisor:
         from ussycode.doors.edge.settings import EdgeSettings, write
 
         instance, config = self.prepared.instance, self.config
-        https = [s.fileno() for s in self.listeners.https[number]]
-        http = [s.fileno() for s in self.listeners.http] if number == 0 else []
-        given_fds = [_in_memory(f) for f in (config.tls_cert, config.tls_key) if f is not None]
+        ours = self.listeners
+        behind = [ours.front.fileno()] if ours.front is not None else []
+        https = [s.fileno() for s in ours.https[number]] if not behind else []
+        http = [s.fileno() for s in ours.http] if number == 0 and not behind else []
+        given_fds = [_in_memory(f) for f in (config.tls_cert, config.tls_key) if f is not None and not behind]
         files = [(f"/proc/self/fd/{given_fds[0]}", f"/proc/self/fd/{given_fds[1]}")] if given_fds else []
-        signer = self._authority_of_edge() if not files else ("", "")
+        signer = self._authority_of_edge() if not files and not behind else ("", "")
         given = EdgeSettings(
-            domain=config.domain, https_fds=https, http_fds=http, control_socket=str(instance.run / "web.sock"),
-            feed_socket=str(instance.run / "feed.sock"), ca_certificate=signer[0], ca_key=signer[1],
-            certificate_files=files, log_path=str(config.data_dir / "edge" / "access.log"),
+            domain=config.domain, https_fds=https, http_fds=http, front_fds=behind,
+            control_socket=str(instance.run / "web.sock"), feed_socket=str(instance.run / "feed.sock"),
+            ca_certificate=signer[0], ca_key=signer[1], certificate_files=files,
+            log_path=str(config.data_dir / "edge" / "access.log"),
             public_port=config.https_port, worker=number, operator_socket=str(self._edge_sockets() / f"{number}.sock"),
         )
-        return write(given), [*https, *http, *given_fds], instance.edge_uid
+        return write(given), [*https, *http, *behind, *given_fds], instance.edge_uid
 
     def _edge_sockets(self) -> Path:
         """Folder for the edges' own figures; control's group may enter it."""
@@ -149,6 +161,8 @@ class Supervisor:
         return self.prepared.instance.helper_socket.exists()
 
     async def _edge_answers(self) -> bool:
+        if self.config.front != "none":
+            return await asyncio.to_thread(front.answers, self.config, self.prepared.instance)
         return await asyncio.to_thread(_answers, self.config)
 
     async def _lobby_answers(self) -> bool:
@@ -194,7 +208,7 @@ class Supervisor:
         for task in self.watching:
             task.cancel()
         await asyncio.gather(*self.watching, return_exceptions=True)
-        roles = sorted(self.running, key=lambda r: ("edge", "cont", "help").index(r[:4]))
+        roles = sorted(self.running, key=lambda r: ("fron", "edge", "cont", "help").index(r[:4]))
         for role in roles:
             await _end(self.running[role])
         self.running.clear()

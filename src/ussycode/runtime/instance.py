@@ -100,6 +100,11 @@ class Instance:
         """Uid and gid of the edge processes."""
         return self.uid_base + 1
 
+    @property
+    def front_uid(self) -> int:
+        """Uid and gid of the TLS terminator that the platform runs."""
+        return self.uid_base + LAST_NUMBER + 1
+
     def uid(self, number: int) -> int:
         """Uid and gid under which VM `number` runs and which owns its disk."""
         return self.uid_base + _checked(number)

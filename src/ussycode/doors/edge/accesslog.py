@@ -26,10 +26,10 @@ class AccessLog:
         self._fd = self._open()
 
     def request(
-        self, at: float, request_id: bytes, host: bytes, method: bytes, path: bytes, status: int, reason: str,
-        user: str, seconds: float, size: int,
+        self, at: float, request_id: bytes, address: bytes, host: bytes, method: bytes, path: bytes, status: int,
+        reason: str, user: str, seconds: float, size: int,
     ) -> None:
-        """Note one request. `at` is unix time; `size` is bytes sent to the visitor."""
+        """Note one request. `at` is unix time; `address` is the visitor's, `size` the bytes sent to it."""
         if self._fd < 0 or not (self._everything or status >= 500 or status == 400):
             return
         if len(self._lines) >= MAX_BUFFER:
@@ -39,9 +39,11 @@ class AccessLog:
         if b'"' in path or b"\\" in path:
             path = path.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
         self._lines.append(
-            b'{"ts":%.3f,"id":"%b","host":"%b","method":"%b","path":"%b","status":%d,"reason":"%b","user":"%b",'
-            b'"ms":%.2f,"bytes":%d}\n'
-            % (at, request_id, host, method, path, status, reason.encode(), user.encode(), seconds * 1e3, size)
+            b'{"ts":%.3f,"id":"%b","from":"%b","host":"%b","method":"%b","path":"%b","status":%d,"reason":"%b",'
+            b'"user":"%b","ms":%.2f,"bytes":%d}\n' % (
+                at, request_id, address, host, method, path, status, reason.encode(), user.encode(), seconds * 1e3,
+                size,
+            )
         )
 
     def flush(self) -> None:

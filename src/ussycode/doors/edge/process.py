@@ -17,6 +17,7 @@ from ussycode.doors.edge.accesslog import FLUSH_EVERY, AccessLog
 from ussycode.doors.edge.degraded import Following
 from ussycode.doors.edge.edge import Edge
 from ussycode.doors.edge.feed import follow
+from ussycode.doors.edge.front import FrontConnection
 from ussycode.doors.edge.operator import OperatorDoor
 from ussycode.doors.edge.redirect import RedirectConnection
 from ussycode.doors.edge.settings import EdgeSettings
@@ -57,7 +58,7 @@ async def serve(settings: EdgeSettings, clock: Clock, stop: asyncio.Event) -> No
     log = AccessLog(settings.log_path, settings.log_level)
     edge = Edge(settings, clock, log)
     following = Following(edge)
-    tls = _certificates(edge).context()
+    tls = _certificates(edge).context() if settings.https_fds else None
     async with asyncio.TaskGroup() as group:
         background = [
             group.create_task(follow(settings.feed_socket, following, edge.questions)),
@@ -89,7 +90,7 @@ def _certificates(edge: Edge) -> Minted | Given:
     return Minted(Issuer(signer, edge.clock), edge.hosts, edge.clock, edge.counters)
 
 
-async def _listen(edge: Edge, tls: ssl.SSLContext) -> list[asyncio.AbstractServer]:
+async def _listen(edge: Edge, tls: ssl.SSLContext | None) -> list[asyncio.AbstractServer]:
     loop = asyncio.get_running_loop()
     servers: list[asyncio.AbstractServer] = []
     for fd in edge.settings.https_fds:
@@ -100,6 +101,9 @@ async def _listen(edge: Edge, tls: ssl.SSLContext) -> list[asyncio.AbstractServe
     for fd in edge.settings.http_fds:
         sock = socket.socket(fileno=fd)
         servers.append(await loop.create_server(lambda: RedirectConnection(edge), sock=sock, backlog=BACKLOG))
+    for fd in edge.settings.front_fds:
+        sock = socket.socket(fileno=fd)
+        servers.append(await loop.create_unix_server(lambda: FrontConnection(edge), sock=sock, backlog=BACKLOG))
     if edge.settings.operator_socket:
         servers.append(await _operator(edge))
     return servers

@@ -55,17 +55,9 @@ class RedirectConnection(asyncio.Protocol):
 
     def _answer(self, head: bytes) -> None:
         try:
-            self._say(self._where(parse(head)))
+            self._say(to_https(self._edge, parse(head)))
         except Refused as refused:
             self._say(Local(refused.status, "malformed", refused.sentence))
-
-    def _where(self, request: Request) -> Local:
-        host = request.hostname.decode("ascii")
-        if self._edge.hosts.target(host).kind is HostKind.NOWHERE:
-            return pages.NOT_FOUND
-        port = self._edge.settings.public_port
-        origin = f"https://{host}" if port == 443 else f"https://{host}:{port}"
-        return Local(308, "to_https", "this address is served over HTTPS", location=origin.encode() + request.target)
 
     def _say(self, local: Local) -> None:
         self._done = True
@@ -74,3 +66,13 @@ class RedirectConnection(asyncio.Protocol):
         self._transport.write(local.render(False, b"", close=True, to_head=False))
         self._transport.close()
         self.deadline = self._edge.deadlines.now + LINGER_TIMEOUT
+
+
+def to_https(edge: Edge, request: Request) -> Local:
+    """The reply to a request that came without TLS."""
+    host = request.hostname.decode("ascii")
+    if edge.hosts.target(host).kind is HostKind.NOWHERE:
+        return pages.NOT_FOUND
+    port = edge.settings.public_port
+    origin = f"https://{host}" if port == 443 else f"https://{host}:{port}"
+    return Local(308, "to_https", "this address is served over HTTPS", location=origin.encode() + request.target)

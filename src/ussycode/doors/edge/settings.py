@@ -21,6 +21,8 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     domain: str
     https_fds: list[int]
     http_fds: list[int] = []
+    front_fds: list[int] = []
+    """Unix sockets of a TLS terminator in front; requests on them tell their visitor's address and scheme."""
     control_socket: str
     feed_socket: str
     operator_socket: str = ""

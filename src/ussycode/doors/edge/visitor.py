@@ -250,7 +250,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
         self._started = time.perf_counter()
         self._id = self._edge.request_ids.new()
         try:
-            request = parse(head)
+            request = self._read(head)
         except Refused as refused:
             self._refuse(refused)
             return
@@ -259,6 +259,12 @@ class VisitorConnection(asyncio.BufferedProtocol):
         if request.has_body:
             length = request.length or 0
             self._framing = ByChunks(trailer_allowed) if length == CHUNKED else ByLength(length)
+        self._decide(request)
+
+    def _read(self, head: bytes) -> Request:
+        return parse(head)
+
+    def _decide(self, request: Request) -> None:
         if request.token is not None and (name := self._guarded(request)):
             self._with_token(request, name, request.token)
         else:
@@ -552,7 +558,9 @@ class VisitorConnection(asyncio.BufferedProtocol):
             if path.startswith(b"/login/") and path != b"/login/to":
                 path = b"/login/-"  # the rest signs somebody in
         seconds = time.perf_counter() - self._started
-        edge.log.request(edge.clock.now(), self._id, host, method, path, status, reason, user, seconds, self._sent)
+        edge.log.request(
+            edge.clock.now(), self._id, self._address, host, method, path, status, reason, user, seconds, self._sent,
+        )
 
 
 VISITOR_LEFT = 499

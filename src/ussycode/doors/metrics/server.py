@@ -1,12 +1,14 @@
-"""`/metrics` and `/healthz` for the operator, on a port that only this machine reaches."""
+"""`/metrics`, `/healthz` and the question of a TLS terminator, on a port that only this machine reaches."""
 from __future__ import annotations
 
 import asyncio
 import socket
 from pathlib import Path
+from urllib.parse import parse_qs
 
 from ussycode.doors.metrics.edges import gather
 from ussycode.ports import App
+from ussycode.sharing.certificates import CertificateRule
 
 MAX_HEAD = 8192
 """Bytes of a request's head."""
@@ -19,6 +21,7 @@ async def serve_metrics(app: App, listening: socket.socket, edges: Path) -> None
 
     `edges` is the folder with the sockets on which edges tell their own figures; they are part of `/metrics`.
     """
+    rule = CertificateRule(app)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -26,7 +29,9 @@ async def serve_metrics(app: App, listening: socket.socket, edges: Path) -> None
                 head = await reader.readuntil(b"\r\n\r\n")
                 line = head.split(b"\r\n", 1)[0]
                 told = await gather(edges) if b"/metrics" in line else b""
-                writer.write(_response(app, line, told))
+                asked = _certificate(line)
+                allowed = await rule.allows(asked) if asked else False
+                writer.write(_response(app, line, told, allowed))
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # a client that does not ask properly gets nothing
@@ -38,13 +43,22 @@ async def serve_metrics(app: App, listening: socket.socket, edges: Path) -> None
         await server.serve_forever()
 
 
-def _response(app: App, line: bytes, told: bytes) -> bytes:
+def _certificate(line: bytes) -> str:
+    """The name in `GET /certificate?domain=NAME`, which a terminator asks before it gets a certificate."""
+    target = line.split(b" ")[1:2]
+    path, _, query = (target[0] if target else b"").decode("latin-1").partition("?")
+    return parse_qs(query).get("domain", [""])[0].lower() if path == "/certificate" else ""
+
+
+def _response(app: App, line: bytes, told: bytes, allowed: bool) -> bytes:
     method, _, rest = line.partition(b" ")
     path = rest.partition(b" ")[0].partition(b"?")[0]
     if method not in (b"GET", b"HEAD"):
         return _said(b"405 Method Not Allowed", b"only GET\n")
     if path == b"/metrics":
         return _said(b"200 OK", app.telemetry.metrics() + told, b"text/plain; version=0.0.4; charset=utf-8", method)
+    if path == b"/certificate":
+        return _said(b"200 OK", b"yes\n") if allowed else _said(b"403 Forbidden", b"no\n")
     if path == b"/healthz":
         return _said(b"200 OK", b"ok\n", head=method)
     return _said(b"404 Not Found", b"there are /metrics and /healthz\n", head=method)

@@ -1,0 +1,94 @@
+"""The TLS terminator in front of the edges: ours to run (Caddy), or the operator's with a configuration from here."""
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+from ussycode.base.clock import SystemClock
+from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.pki import open_authority
+from ussycode.cli import caddy, haproxy
+from ussycode.cli.listeners import Listeners, front_socket
+from ussycode.config import Config
+from ussycode.runtime import instance as instances
+from ussycode.runtime.instance import Instance
+
+ADMIN_SOCKET = "unix//var/lib/caddy/admin.sock"
+"""Where a Caddy of the operator's takes `caddy reload`: in the home of Debian's user, which only it may enter."""
+NO_INSTANCE = ErrorCode(
+    "front.no_instance", Kind.NOT_FOUND, "there is no platform in {data}, so its front has nowhere to go",
+    hint="start it once: ussycode up --front own",
+)
+
+
+def front(config: Config, asked: argparse.Namespace) -> int:
+    """Print a configuration for the terminator that was asked for. It stays as it is until settings change."""
+    instance = instances.load(config.data_dir)
+    if instance is None:
+        raise NO_INSTANCE(data=config.data_dir)
+    edge = front_socket(instance)
+    if asked.which == "haproxy":
+        print(haproxy.configuration(config, edge, asked.certificates), end="")
+    else:
+        listen, made = caddy.Sockets.opened(config.listen), caddy.Certificates(_files(config))
+        print(caddy.caddyfile(config, edge, listen, made, admin=ADMIN_SOCKET), end="")
+    return 0
+
+
+async def start(config: Config, instance: Instance, ours: Listeners, log: Path) -> asyncio.subprocess.Process:
+    """Run our Caddy, with the listening sockets and what root alone may read handed over open."""
+    home = config.data_dir / "front"
+    home.mkdir(mode=0o700, exist_ok=True)
+    os.chown(home, instance.front_uid, instance.front_uid)
+    https, quic, http = [[s.fileno() for s in group] for group in (ours.https[0], ours.quic, ours.http)]
+    opened: list[int] = []
+    try:
+        sockets = caddy.Sockets.inherited(https, quic, http)
+        text = caddy.caddyfile(config, front_socket(instance), sockets, _certificates(config, opened), str(home))
+        return await caddy.start(text, home, instance.front_uid, log, [*https, *quic, *http, *opened])
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def _certificates(config: Config, opened: list[int]) -> caddy.Certificates:
+    """What Caddy serves; content that only root may read goes into memory, and its descriptor into `opened`."""
+
+    def shown(content: bytes) -> str:
+        fd = os.memfd_create("ussycode-tls")
+        os.write(fd, content)
+        opened.append(fd)
+        return f"/proc/self/fd/{fd}"
+
+    if (files := _files(config)) is not None:
+        return caddy.Certificates(files=(shown(Path(files[0]).read_bytes()), shown(Path(files[1]).read_bytes())))
+    if config.acme_directory or not config.on_loopback:
+        return caddy.Certificates()
+    authority = open_authority(config.data_dir / "ca", SystemClock())
+    made = authority.intermediate(config.domain)
+    return caddy.Certificates(local=(shown(authority.root_pem), shown(made.certificate), shown(made.key)))
+
+
+def _files(config: Config) -> tuple[str, str] | None:
+    if config.tls_cert is None or config.tls_key is None:
+        return None
+    return str(config.tls_cert), str(config.tls_key)
+
+
+def answers(config: Config, instance: Instance) -> bool:
+    """Whether edge and control answer what comes from the front."""
+    request = (
+        f"GET /healthz HTTP/1.1\r\nHost: {config.domain}\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: https\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    try:
+        with socket.socket(socket.AF_UNIX) as plain:
+            plain.settimeout(2)
+            plain.connect(str(front_socket(instance)))
+            plain.sendall(request.encode())
+            return plain.recv(64).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
