@@ -23,11 +23,14 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _VALUE = rb"[^\x00-\x08\x0a-\x1f\x7f]*"
 FIELDS = rb"((?:\r\n" + _TOKEN + rb"+:" + _VALUE + rb")*)"
 """Header lines, each with the CRLF before it; no folding, no control characters."""
+BARE_LF = re.compile(rb"(?<!\r)\n").search
+"""Ends a line for some programs and not for others."""
 _HEAD = re.compile(rb"(" + _TOKEN + rb"{1,32}) ([!-~]+) HTTP/1\.([01])" + FIELDS).fullmatch
 _HOST = re.compile(rb"([a-z0-9._-]{1,253}|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?").fullmatch
 _SESSION = re.compile(rb"(?:^|;)[ \t]*__Host-ussycode=([^;]*)").search
 _SESSION_PARTS = re.compile(rb"(?:^|;)[ \t]*__Host-ussycode=[^;]*").sub
 _SECRET = re.compile(rb"[A-Za-z0-9_-]{16,128}").fullmatch
+_PROTOCOL = re.compile(_TOKEN + rb"+(?:/" + _TOKEN + rb"+)?").fullmatch
 _NO_TUNNEL = (b"h2c", b"h2", b"http", b"tls")
 """Upgrades that would carry further HTTP requests past the decision and the header rules."""
 
@@ -225,7 +228,7 @@ def _on_connection(request: Request, value: bytes) -> None:
 
 def _on_upgrade(request: Request, value: bytes) -> None:
     # A list of protocols could hide a refused one behind an allowed one.
-    request.upgrade = value if request.upgrade is None and b"," not in value else b"h2c"
+    request.upgrade = value if request.upgrade is None and _PROTOCOL(value) else b"h2c"
 
 
 def _on_expect(request: Request, value: bytes) -> None:

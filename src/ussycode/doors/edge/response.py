@@ -5,10 +5,12 @@ import re
 from collections.abc import Callable
 
 from ussycode.doors.edge.framing import ByChunks, ByLength, Framing, Malformed, UntilClose
-from ussycode.doors.edge.head import FIELDS, FOLD, SESSION_COOKIE
+from ussycode.doors.edge.head import BARE_LF, FIELDS, FOLD, SESSION_COOKIE
 
 MAX_RESPONSE_HEAD = 64 * 1024
 """Bytes of status line and headers that an app may send."""
+_COOKIES = re.compile(rb"(?i)cookies|\*").search
+_BEGINNING = b"HTTP/1."
 _HEAD = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?" + FIELDS).fullmatch
 
 
@@ -32,15 +34,17 @@ class Response:
         if to_head or self.status in (204, 304) or self.status < 200:
             return ByLength(0)
         if self.chunked:
-            return ByChunks()
+            return ByChunks(trailer_allowed)
         return UntilClose() if self.length is None else ByLength(self.length)
 
     def outgoing(self, extra: bytes, close: bool) -> bytes:
         """The head for the visitor, with its empty line. `extra` is whole header lines, each with CRLF."""
         lines = [self.status_line, *self.keep]
-        if self.chunked:
+        if self.status < 200 or self.status == 204:
+            pass  # no body, whatever the app says of one: a client that believed it would wait, or misread what follows
+        elif self.chunked:
             lines.append(b"Transfer-Encoding: chunked")
-        elif self.length is not None and self.status >= 200 and self.status != 204:
+        elif self.length is not None:
             lines.append(b"Content-Length: %d" % self.length)
         if self.status == 101:
             lines.append(b"Connection: Upgrade\r\nUpgrade: " + (self.upgrade or b"websocket"))
@@ -71,6 +75,16 @@ def parse(head: bytes, from_platform: bool) -> Response:
     if response.chunked or response.connection:
         _check(response)
     return response
+
+
+def hopeful(piece: bytes) -> bool:
+    """Whether `piece`, which has no empty line yet, may become a head: servers of other protocols speak first."""
+    return _BEGINNING.startswith(piece[: len(_BEGINNING)]) and BARE_LF(piece) is None
+
+
+def trailer_allowed(line: bytes) -> bool:
+    """Whether an app may send this trailer line on: nothing that frames, and no cookies."""
+    return line[: line.index(b":")].translate(FOLD) not in _SPECIAL
 
 
 def _check(response: Response) -> None:
@@ -116,8 +130,15 @@ def _on_upgrade(response: Response, line: bytes, from_platform: bool) -> None:
 
 
 def _on_set_cookie(response: Response, line: bytes, from_platform: bool) -> None:
-    name = _value(line).partition(b"=")[0].strip(b" \t")
+    # A cookie without a name goes back as its bare value, which may look like one with a name.
+    name = _value(line).lstrip(b"= \t").partition(b";")[0].partition(b"=")[0].strip(b" \t")
     if from_platform or name.lower() != SESSION_COOKIE.lower():
+        response.keep.append(line)
+
+
+def _on_clear(response: Response, line: bytes, from_platform: bool) -> None:
+    # Browsers clear the cookies of the whole registrable domain: a VM would sign its visitors out everywhere.
+    if from_platform or not _COOKIES(line):
         response.keep.append(line)
 
 
@@ -129,5 +150,5 @@ _SPECIAL: dict[bytes, Callable[[Response, bytes, bool], None]] = {
     b"content-length": _on_length, b"transfer-encoding": _on_transfer, b"connection": _on_connection,
     b"upgrade": _on_upgrade, b"set-cookie": _on_set_cookie, b"keep-alive": _drop, b"te": _drop,
     b"proxy-connection": _drop, b"proxy-authenticate": _drop, b"x-request-id": _drop,
-    b"x-ussycode-degraded": _drop,
+    b"x-ussycode-degraded": _drop, b"clear-site-data": _on_clear,
 }

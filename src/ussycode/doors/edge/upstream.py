@@ -7,7 +7,7 @@ from typing import Protocol, cast
 
 from ussycode.base.errors import Failure
 from ussycode.doors.edge.framing import Framing, Malformed, UntilClose
-from ussycode.doors.edge.response import MAX_RESPONSE_HEAD, Response, parse
+from ussycode.doors.edge.response import MAX_RESPONSE_HEAD, Response, hopeful, parse
 from ussycode.runtime.guest.protocol import parse_reply
 
 MAX_INTERIM = 16
@@ -213,6 +213,8 @@ class Upstream(asyncio.Protocol):
         if end < 0 or end > MAX_RESPONSE_HEAD:
             if len(self._buffer) > MAX_RESPONSE_HEAD:
                 raise Malformed("the response head is too long")
+            if not hopeful(self._buffer):
+                raise Malformed("the response head is malformed")
             return False
         response = parse(self._buffer[:end], self._platform)
         self._buffer = self._buffer[end + 4 :]

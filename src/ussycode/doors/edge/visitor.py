@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import re
 import time
 from contextlib import suppress
 from typing import cast
@@ -14,7 +13,7 @@ from ussycode.doors.edge.edge import MAX_CONNECTIONS, Edge
 from ussycode.doors.edge.facts import Outcome
 from ussycode.doors.edge.feed import Unanswered
 from ussycode.doors.edge.framing import ByChunks, ByLength, Framing, Malformed, UntilClose
-from ussycode.doors.edge.head import CHUNKED, MAX_HEAD, Refused, Request, outgoing, parse, trailer_allowed
+from ussycode.doors.edge.head import BARE_LF, CHUNKED, MAX_HEAD, Refused, Request, outgoing, parse, trailer_allowed
 from ussycode.doors.edge.hosts import HostKind
 from ussycode.doors.edge.pages import Local
 from ussycode.doors.edge.pool import Pool, Unreachable
@@ -45,7 +44,6 @@ _SPECIAL = (b"/__ussycode", b"/__exe.dev")
 _FACTS = (
     b"X-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: https\r\nX-Request-Id: %b\r\n%b\r\n"
 )
-_BARE_LF = re.compile(rb"(?<!\r)\n").search
 
 
 class Phase(enum.Enum):
@@ -238,7 +236,7 @@ class VisitorConnection(asyncio.BufferedProtocol):
     def _incomplete(self) -> None:
         if len(self._buffer) > MAX_HEAD:
             self._refuse(Refused(431, f"the request head is longer than {MAX_HEAD} bytes"))
-        elif _BARE_LF(self._buffer) is not None:
+        elif BARE_LF(self._buffer) is not None:
             self._refuse(Refused(400, "the request head is malformed"))
         elif not self._partial:
             self._partial = True
