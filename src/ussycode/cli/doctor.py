@@ -193,7 +193,7 @@ def _leftovers(config: Config) -> Check:
         return Check("left", True, "nothing of an earlier run was looked for")
     found = (*leftovers.of_host(mine, leftovers.numbers(mine)), *_left_in_data(config, mine))
     if found:
-        return Check("left", False, "; ".join(found), "nothing is removed by itself; each sentence says what removes it")
+        return Check("left", False, "; ".join(found), "nothing goes by itself; each sentence says what removes it")
     return Check("left", True, "no process, interface, rule or file of a VM that is not there")
 
 
@@ -205,7 +205,7 @@ def _left_in_data(config: Config, mine: Instance) -> tuple[str, ...]:
 
 
 def _needed(config: Config, mine: Instance) -> set[str]:
-    """Disks that may be needed: those of the records; all, where a record cannot be read or somebody works with them."""
+    """Disks that may be needed: those of the records; all, where one cannot be read or somebody works with them."""
     from ussycode.runtime.drivers.qemu import saved, storage
 
     vms, now = mine.data / "vms", state.read(config.data_dir)
