@@ -6,6 +6,7 @@ import re
 from prometheus_client import Counter
 
 from ussycode.base.names import VM_NAME
+from ussycode.domains import ops as domains
 from ussycode.ports import App
 from ussycode.sharing import ops
 from ussycode.tokens.rate import Buckets
@@ -36,6 +37,8 @@ class CertificateRule:
     async def _answer(self, name: str) -> str:
         domain = self._app.config.domain
         if name == domain:
+            return "yes"
+        if await domains.serves(self._app, name):
             return "yes"
         label, dot, rest = name.partition(".")
         ported = _PORTED.fullmatch(label)
