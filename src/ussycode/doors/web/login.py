@@ -59,7 +59,7 @@ class Login:
         """`POST /login/CODE`: signs this browser in, then goes where it wanted to go."""
         self.require_own_form(request, asked)
         made = await identity.redeem(self.app, code[:MAX_CODE], asked.host, request.headers.get("user-agent", ""))
-        response = RedirectResponse(self._wanted(request), 303)
+        response = RedirectResponse(self.wanted(request), 303)
         cookies.start(response, made, self.app.clock.now())
         cookies.forget(response, cookies.NEXT)
         return response
@@ -97,7 +97,8 @@ class Login:
         if not same_origin(self.app.config, request, asked.host):
             raise CROSS_SITE()
 
-    def _wanted(self, request: Request) -> str:
+    def wanted(self, request: Request) -> str:
+        """Where this browser was going when it had to sign in."""
         query = request.query_params
         if is_vm_host(self.app.config, query.get("host", "")):
             return goal(self.app, query["host"], _path(request, "path"))
