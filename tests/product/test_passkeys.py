@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.product.authenticator import PRESENT, SYNCABLE, SYNCED, VERIFIED, Authenticator, data, text
 from tests.product.test_login_flow import signed_in
 from tests.product.web_world import HOME, Answer, Browser, WebWorld, web_world
+from tests.schemas import check
 from ussycode.base.db import Tx, events_table
 from ussycode.base.secrets import digest
 from ussycode.identity import ceremonies, signing, store
@@ -138,6 +139,13 @@ async def test_renaming_and_removing_on_the_page(place: WebWorld) -> None:
     assert "--json" not in (await browser.get(HOME + "/passkeys")).text
     kinds = [await events(place, f"passkey.{k}") for k in ("added", "renamed", "removed")]
     assert [len(found) for found in kinds] == [2, 1, 1]
+
+
+async def test_commands_answer_as_their_schemas_say(place: WebWorld) -> None:
+    _, device = await owner(place)
+    await show(Browser(place), device)
+    for line in ("passkey list", "passkey rename phone pocket", "passkey remove pocket"):
+        check(" ".join(line.split()[:2]), await place.base.does(place.caller, line))
 
 
 async def test_commands_refuse_names_that_are_not_there_or_taken(place: WebWorld) -> None:
