@@ -20,10 +20,10 @@ from ussycode.doors.edge.assertions import Assertions
 from ussycode.doors.edge.facts import Judgement, Outcome
 from ussycode.doors.edge.framing import ByChunks, ByLength, Framing, Malformed, UntilClose
 from ussycode.doors.edge.head import CHUNKED, MAX_HEAD, Refused, Request, outgoing, parse, trailer_allowed
+from ussycode.doors.edge.local import is_special
 from ussycode.doors.edge.pages import Local
 from ussycode.doors.edge.response import parse as read_response
 from ussycode.doors.edge.verdicts import identity
-from ussycode.doors.edge.visitor import is_special
 from ussycode.doors.web.asked import local_path
 from ussycode.identity.emails import read_address
 from ussycode.wire.edge import EdgeSigner

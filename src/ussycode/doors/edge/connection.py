@@ -1,0 +1,245 @@
+"""One connection from outside: its bytes, what it is doing, how long it may, and whether both sides keep up."""
+from __future__ import annotations
+
+import abc
+import asyncio
+import enum
+from typing import cast
+
+from ussycode.doors.edge import pages
+from ussycode.doors.edge.edge import MAX_CONNECTIONS, Edge
+from ussycode.doors.edge.framing import Framing
+from ussycode.doors.edge.head import BARE_LF, MAX_HEAD, Refused
+from ussycode.doors.edge.pages import Local
+from ussycode.doors.edge.timed import NEVER
+from ussycode.doors.edge.upstream import Upstream
+
+IDLE_TIMEOUT = 75.0
+"""Seconds a connection is kept between requests."""
+STALL_TIMEOUT = 300.0
+"""Seconds without progress of a request body, or without the visitor taking a byte of a response."""
+MAX_AHEAD = 64 * 1024
+"""Bytes read ahead of what can be passed on; then reading pauses."""
+MAX_LINGER = 1 << 20
+"""Bytes of an unwanted request body that are read and dropped, so that the reply arrives."""
+LINGER_TIMEOUT = 2.0
+VISITOR_LEFT = 499
+"""Logged as status when there was no response."""
+
+
+class Phase(enum.Enum):
+    """What a connection is doing."""
+
+    HEAD = enum.auto()
+    DIAL = enum.auto()
+    BUSY = enum.auto()
+    TUNNEL = enum.auto()
+    LINGER = enum.auto()
+    GONE = enum.auto()
+
+
+# Python 3.11 reads an enum member through a descriptor, 100 ns each, and a request would do it 25 times.
+HEAD, DIAL, BUSY, TUNNEL, LINGER, GONE = Phase
+
+
+class Connection(asyncio.BufferedProtocol, abc.ABC):
+    """Reads request heads one after another and hands them to `_serve`; everything else is passed on or dropped."""
+
+    __slots__ = (
+        "_address", "_began", "_buffer", "_close", "_deaf", "_edge", "_framing", "_lingered", "_partial", "_phase",
+        "_sending_paused", "_sent", "_status", "_transport", "_upstream", "deadline",
+    )
+
+    _upstream: Upstream | None
+    _framing: Framing | None
+    """Follows the request body while it is not complete."""
+    _status: int
+    """Status that went to the visitor, 0 before."""
+    _sent: int
+    """Bytes sent to the visitor for this request."""
+    _began: bool
+    """A request is under way."""
+    _close: bool
+    """The connection ends with this response."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.deadline = NEVER
+        self._edge = edge
+        self._phase = HEAD
+        self._buffer = b""
+        self._partial = True
+        """The deadline of a request head runs."""
+        self._deaf = False
+        """Reading is paused."""
+        self._sending_paused = False
+        self._lingered = 0
+
+    @abc.abstractmethod
+    def _serve(self, head: bytes) -> None:
+        """A whole request head, without its empty line."""
+
+    @abc.abstractmethod
+    def _body(self, data: bytes) -> None:
+        """More of the request body."""
+
+    @abc.abstractmethod
+    def _refuse(self, refused: Refused) -> None:
+        """What comes cannot be served; nothing further on this connection is."""
+
+    @abc.abstractmethod
+    def _reply(self, reply: Local, reason: str = "") -> None:
+        """Answer the request under way from here."""
+
+    @abc.abstractmethod
+    def _note(self, status: int, reason: str) -> None:
+        """Count and log the request under way, and let go of what covered it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for a request head, unless the process is full."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
+        peer = transport.get_extra_info("peername")
+        self._address = peer[0].encode() if isinstance(peer, tuple) else b"127.0.0.1"
+        members = self._edge.deadlines.members
+        if len(members) >= MAX_CONNECTIONS:
+            self._edge.counters.add("connections_refused")
+            self._phase = GONE
+            self._transport.abort()
+            return
+        self._edge.counters.add("connections")
+        members.add(self)
+        self.deadline = self._edge.deadlines.now + self._edge.settings.head_timeout
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """One buffer serves all connections: what is in it is taken out before anything else is read."""
+        return self._edge.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes from the visitor are in the buffer."""
+        self._take(bytes(self._edge.read_buffer[:nbytes]))
+
+    def _take(self, data: bytes) -> None:
+        phase = self._phase
+        if phase is TUNNEL:
+            assert self._upstream is not None
+            self._upstream.write(data)
+        elif phase is BUSY and self._framing is not None:
+            self._body(data)
+        elif phase is LINGER:
+            self._drop(len(data))
+        elif phase is not GONE:
+            self._buffer = self._buffer + data if self._buffer else data
+            if phase is HEAD and not self._sending_paused:
+                self._pump()
+            elif len(self._buffer) > MAX_AHEAD:
+                self._read_no_more()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The visitor left, or the connection was closed from here."""
+        self._edge.deadlines.members.discard(self)
+        tunnel, self._phase = self._phase is TUNNEL, GONE
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None and tunnel:
+            upstream.close_after_sending()
+        elif upstream is not None:
+            upstream.abort()
+        if self._began:
+            self._note(self._status or VISITOR_LEFT, "" if tunnel else "visitor_left")
+
+    def pause_writing(self) -> None:
+        """The visitor does not keep up."""
+        self._sending_paused = True
+        self.deadline = self._edge.deadlines.now + STALL_TIMEOUT
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def resume_writing(self) -> None:
+        """The visitor takes bytes again."""
+        self._sending_paused = False
+        if self._upstream is not None:
+            self.deadline = NEVER
+            self._upstream.resume()
+        elif self._phase is HEAD:
+            self.deadline = self._edge.deadlines.now + IDLE_TIMEOUT
+            self._read_on()
+            self._pump()
+
+    def pause_sending(self) -> None:
+        """The app does not keep up with the request."""
+        self._read_no_more()
+
+    def resume_sending(self) -> None:
+        """The app takes bytes again."""
+        self._read_on()
+
+    def on_deadline(self) -> None:
+        """The present phase took too long."""
+        if self._phase is HEAD and self._partial and self._buffer:
+            seconds = self._edge.settings.head_timeout
+            self._refuse(Refused(408, f"the request head did not arrive within {seconds:g} seconds"))
+        elif self._phase is BUSY and not self._status:
+            self._leave_upstream()
+            self._reply(pages.REQUEST_STALLED if self._framing is not None else pages.APP_SLOW)
+            self._pump()
+        elif self._phase in (HEAD, LINGER) and not self._sending_paused:
+            self._say_goodbye()
+        else:
+            self._abort()
+
+    def leave_when_idle(self) -> None:
+        """The process is ending."""
+        if self._phase is HEAD and not self._buffer:
+            self._say_goodbye()
+        else:
+            self._close = True
+
+    def _read_no_more(self) -> None:
+        self._deaf = True
+        self._transport.pause_reading()
+
+    def _read_on(self) -> None:
+        if self._deaf:  # asking the transport for what it does already would cost every request
+            self._deaf = False
+            self._transport.resume_reading()
+
+    def _say_goodbye(self) -> None:
+        self._phase = GONE
+        self.deadline = self._edge.deadlines.now + LINGER_TIMEOUT
+        self._transport.close()
+
+    def _abort(self) -> None:
+        self._leave_upstream()
+        self._phase = GONE
+        self.deadline = NEVER
+        self._transport.abort()
+
+    def _leave_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abort()
+
+    def _pump(self) -> None:
+        while self._phase is HEAD and self._buffer and not self._sending_paused:
+            end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD + 4)
+            if end < 0:
+                self._incomplete()
+                return
+            head, self._buffer = self._buffer[:end], self._buffer[end + 4 :]
+            self._serve(head)
+
+    def _incomplete(self) -> None:
+        if len(self._buffer) > MAX_HEAD:
+            self._refuse(Refused(431, f"the request head is longer than {MAX_HEAD} bytes"))
+        elif BARE_LF(self._buffer) is not None:
+            self._refuse(Refused(400, "the request head is malformed"))
+        elif not self._partial:
+            self._partial = True
+            self.deadline = self._edge.deadlines.now + self._edge.settings.head_timeout
+
+    def _send(self, data: bytes) -> None:
+        self._sent += len(data)
+        self._transport.write(data)
+
+    def _drop(self, size: int) -> None:
+        self._lingered += size
+        if self._lingered > MAX_LINGER:
+            self._abort()

@@ -1,0 +1,41 @@
+"""Which reply the edge gives itself when a request goes nowhere, and which paths are the platform's own."""
+from __future__ import annotations
+
+from ussycode.doors.edge import pages
+from ussycode.doors.edge.facts import Judgement, Outcome
+from ussycode.doors.edge.head import Request
+from ussycode.doors.edge.pages import Local
+
+_SPECIAL = (b"/__ussycode", b"/__exe.dev")
+
+
+def is_special(target: bytes) -> bool:
+    """Paths that the platform answers on every VM host, whether or not the VM exists."""
+    if not target.startswith(_SPECIAL):
+        return False
+    return any(target.startswith(p) and target[len(p) : len(p) + 1] in (b"", b"/", b"?") for p in _SPECIAL)
+
+
+def of_judgement(judgement: Judgement, request: Request, domain: str) -> Local:
+    """The reply where nothing is proxied."""
+    if judgement.outcome is Outcome.LOGIN:
+        return pages.login(request.target, request.wants_page, request.is_git)
+    if judgement.outcome is Outcome.STOPPED and judgement.owner and judgement.vm is not None:
+        return pages.stopped(judgement.vm.name, judgement.vm.phase, domain)
+    return _REPLIES[judgement.outcome]
+
+
+def of_failure(reason: str, judgement: Judgement | None) -> Local:
+    """The reply when a VM's side broke before it answered; `reason` is the word for the log."""
+    if reason == "guest.refused" and judgement is not None and judgement.vm is not None:
+        return pages.nothing_listens(judgement.vm.name, judgement.port, judgement.owner)
+    return _FAILURES.get(reason, pages.APP_SILENT)
+
+
+_REPLIES = {
+    Outcome.NOWHERE: pages.NOT_FOUND, Outcome.STOPPED: pages.STOPPED, Outcome.CLOSED: pages.GRACE_OVER,
+    Outcome.STARTING: pages.STARTING,
+}
+_FAILURES = {
+    "too_many": pages.BUSY, "guest.busy": pages.BUSY, "app_closed": pages.APP_BROKE, "app_malformed": pages.APP_BROKE,
+}
