@@ -20,8 +20,10 @@ from ussycode.base import schema
 from ussycode.base.clock import SystemClock
 from ussycode.base.db import Database
 from ussycode.base.events import Event
+from ussycode.base.pki import Intermediate, Issuer
 from ussycode.base.telemetry import Telemetry, export_otlp, log_to_stderr
 from ussycode.config import Config
+from ussycode.domains import certificates
 from ussycode.domains import checking as domains
 from ussycode.doors.edgefeed.answers import Answers
 from ussycode.doors.edgefeed.server import FeedServer
@@ -236,7 +238,10 @@ async def _serve(config: Config, given: ControlSettings) -> None:
     feed = FeedServer(app, frozenset({0, given.edge_uid}), Answers(app, tokens))
     door = SshDoor(app, [key])
     # Who waits hears last: by then edges and doors know, and what was waited for is true everywhere.
-    for listener in (_counted(app), tokens.heard, feed.heard, door.heard, _nudged(app), app.waiters.heard):
+    certifier = _certifier(app, given)
+    for listener in (
+        _counted(app), tokens.heard, certifier.heard, feed.heard, door.heard, _nudged(app), app.waiters.heard,
+    ):
         db.listen(listener)
     edges = Path(given.edge_sockets)
     async with asyncio.TaskGroup() as group:
@@ -244,6 +249,7 @@ async def _serve(config: Config, given: ControlSettings) -> None:
             group.create_task(loop.run(), name="reconciler"),
             group.create_task(_write_uses(app), name="uses"),
             group.create_task(_look_after(app), name="housekeeping"),
+            group.create_task(certifier.run(), name="certificates"),
             group.create_task(mail.deliver_for_ever(app, mailer(config)), name="mail"),
             group.create_task(feed.serve(_listening(given.feed_fd)), name="feed"),
             group.create_task(serve_web(app, tokens, _listening(given.web_fd)), name="web"),
@@ -278,6 +284,14 @@ async def _look_after(app: App) -> None:
                 await chore(app)
             except Exception:  # the outermost frame of a chore: one that breaks must not end the others
                 app.telemetry.log.exception("a chore failed", chore=chore.__module__)
+
+
+def _certifier(app: App, given: ControlSettings) -> certificates.Certifier:
+    local: certificates.Signer = certificates.NoSigner()
+    if given.signer_key:
+        signer = Intermediate(given.signer_certificate.encode(), given.signer_key.encode())
+        local = certificates.LocalSigner(Issuer(signer, app.clock))
+    return certificates.Certifier(app, local, local)
 
 
 def mailer(config: Config) -> Mailer:

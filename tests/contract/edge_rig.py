@@ -26,6 +26,7 @@ from ussycode.wire.edge import (
     Change,
     CheckToken,
     Down,
+    EdgeDomain,
     EdgeSession,
     EdgeSigner,
     EdgeToken,
@@ -69,6 +70,7 @@ class Feed:
         self.users = {u.user: u for u in (ALICE, BOB)}
         self.sessions: dict[str, EdgeSession] = {}
         self.signers: list[EdgeSigner] = []
+        self.domains: dict[str, EdgeDomain] = {}
         self.connections = 0
         self.tokens: dict[tuple[str, str], EdgeToken] = {}
         self.asked: list[str] = []
@@ -83,6 +85,7 @@ class Feed:
         self._writer = writer
         self.send(Snapshot(
             self.seq, list(self.vms.values()), list(self.users.values()), list(self.sessions.values()), self.signers,
+            list(self.domains.values()),
         ))
         try:
             while True:
@@ -130,6 +133,9 @@ class Feed:
         """Keep for the next snapshot."""
         self.vms |= {v.vm: v for v in change.put_vms}
         self.sessions |= {s.digest: s for s in change.put_sessions}
+        self.domains |= {d.domain: d for d in change.put_domains}
+        for domain in change.drop_domains:
+            self.domains.pop(domain, None)
         for gone in change.drop_vms:
             self.vms.pop(gone, None)
         for digest in change.drop_sessions:

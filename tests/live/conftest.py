@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.rig import Platform, platform
+from tests.name_server import NameServer
 from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.kernel import BootFiles, boot_files
 
@@ -42,10 +43,11 @@ def ussyuntu(image_store: ImageStore) -> Image:
 
 @pytest.fixture(scope="session")
 def lived(
-    live_data: Path, boot: BootFiles, debian_min: Image, tmp_path_factory: pytest.TempPathFactory
+    live_data: Path, boot: BootFiles, debian_min: Image, tmp_path_factory: pytest.TempPathFactory, names: NameServer,
 ) -> Iterator[Platform]:
     """One platform on the minimal image for the whole run."""
     home = tmp_path_factory.mktemp("home")
     data = live_data / f"platform-{os.getpid()}"
-    with platform(data, home, live_data, "--default-image", "debian-min", "--containers", "true") as made:
+    with platform(data, home, live_data, "--default-image", "debian-min", "--containers", "true",
+                  "--dns-resolver", names.setting) as made:
         yield made

@@ -1,13 +1,15 @@
 """The local certificate authority: a root kept by control, a constrained intermediate, leaves by name.
 
     Authority               the root (10 years); makes intermediates, lives in a folder, key mode 0600
-      Intermediate          may sign only names under one domain; what an edge is given
+      Intermediate          may sign only names under one domain (what an edge is given), or none of them (control's,
+                            for domains of owners)
         Issuer              mints exact-name leaves with it; clients refuse `*.localhost`, so no wildcard
 """
 from __future__ import annotations
 
 import datetime as dt
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +35,7 @@ BAD_AUTHORITY = ErrorCode(
 
 @dataclass(frozen=True)
 class Intermediate:
-    """Certificate and private key, both PEM, of a signer bound to one domain and its subdomains."""
+    """Certificate and private key, both PEM, of a signer that may sign some names only."""
 
     certificate: bytes
     key: bytes
@@ -41,7 +43,7 @@ class Intermediate:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A server certificate for one exact name: PEM chain (leaf, intermediate), PEM key, unix end of life."""
+    """A server certificate for exact names, `name` the first: PEM chain (leaf, intermediate), PEM key, unix end."""
 
     name: str
     chain: bytes
@@ -77,12 +79,21 @@ class Authority:
 
     def intermediate(self, domain: str) -> Intermediate:
         """A signer for `domain` and its subdomains only; one year; cannot make further signers."""
+        limit = x509.NameConstraints([x509.DNSName(domain)], None)
+        return self._intermediate(f"ussycode edge for {domain}", limit)
+
+    def foreign_intermediate(self, domain: str) -> Intermediate:
+        """A signer for every name but `domain` and its subdomains; one year. For control, never for an edge."""
+        limit = x509.NameConstraints(None, [x509.DNSName(domain)])
+        return self._intermediate(f"ussycode domains beside {domain}", limit)
+
+    def _intermediate(self, subject_name: str, limit: x509.NameConstraints) -> Intermediate:
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = _name(f"ussycode edge for {domain}"[:64])
+        subject = _name(subject_name[:64])
         builder = _builder(subject, self._certificate.subject, key.public_key(), self._clock, INTERMEDIATE_LIFE)
         builder = _signer(builder, path_length=0)
         builder = builder.add_extension(_issued_by(self._key), critical=False)
-        builder = builder.add_extension(x509.NameConstraints([x509.DNSName(domain)], None), critical=True)
+        builder = builder.add_extension(limit, critical=True)
         signed = builder.sign(self._key, hashes.SHA256())
         return Intermediate(signed.public_bytes(serialization.Encoding.PEM), _key_pem(key))
 
@@ -98,12 +109,12 @@ class Issuer:
         self._leaf_pem = _key_pem(self._leaf_key)
         self._clock = clock
 
-    def leaf(self, name: str) -> Leaf:
-        """A certificate for exactly `name` (lower-case DNS name), 30 days or as long as the intermediate."""
+    def leaf(self, name: str, *more: str) -> Leaf:
+        """A certificate for exactly these lower-case DNS names, 30 days or as long as the intermediate."""
         life = min(LEAF_LIFE, self._certificate.not_valid_after_utc - _now(self._clock))
         # No common name: it may not exceed 64 characters, and the alternative name is what clients read.
         builder = _builder(x509.Name([]), self._certificate.subject, self._leaf_key.public_key(), self._clock, life)
-        for extension, critical in _leaf_extensions(name, self._key):
+        for extension, critical in _leaf_extensions((name, *more), self._key):
             builder = builder.add_extension(extension, critical=critical)
         signed = builder.sign(self._key, hashes.SHA256())
         chain = signed.public_bytes(serialization.Encoding.PEM) + self._chain_tail
@@ -158,12 +169,14 @@ def _signer(builder: x509.CertificateBuilder, path_length: int) -> x509.Certific
     return builder.add_extension(_usage(signs_certificates=True), critical=True)
 
 
-def _leaf_extensions(name: str, issuer: ec.EllipticCurvePrivateKey) -> list[tuple[x509.ExtensionType, bool]]:
+def _leaf_extensions(
+    names: Sequence[str], issuer: ec.EllipticCurvePrivateKey,
+) -> list[tuple[x509.ExtensionType, bool]]:
     return [
         (x509.BasicConstraints(ca=False, path_length=None), True),
         (_usage(signs_certificates=False), True),
         (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
-        (x509.SubjectAlternativeName([x509.DNSName(name)]), True),
+        (x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), True),
         (_issued_by(issuer), False),
     ]
 

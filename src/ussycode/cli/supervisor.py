@@ -116,10 +116,12 @@ class Supervisor:
     def _control(self, _number: int) -> tuple[int, list[int], int]:
         ours = self.listeners
         ssh = [s.fileno() for s in ours.ssh]
+        signer = self._authority_of_control() if ours.front is None else ("", "")
         given = ControlSettings(
             config=self.config.texts(), accel=self.prepared.accel, admin_keys=self.prepared.admin_keys,
             edge_uid=self.prepared.instance.edge_uid, ssh_fds=ssh, web_fd=ours.web.fileno(),
             feed_fd=ours.feed.fileno(), metrics_fd=ours.metrics.fileno(), edge_sockets=str(self._edge_sockets()),
+            signer_certificate=signer[0], signer_key=signer[1],
         )
         fds = [*ssh, ours.web.fileno(), ours.feed.fileno(), ours.metrics.fileno()]
         return pack(given), fds, self.prepared.instance.control_uid
@@ -155,6 +157,10 @@ class Supervisor:
 
     def _authority_of_edge(self) -> tuple[str, str]:
         made = open_authority(self.config.data_dir / "ca", SystemClock()).intermediate(self.config.domain)
+        return made.certificate.decode(), made.key.decode()
+
+    def _authority_of_control(self) -> tuple[str, str]:
+        made = open_authority(self.config.data_dir / "ca", SystemClock()).foreign_intermediate(self.config.domain)
         return made.certificate.decode(), made.key.decode()
 
     async def _helper_answers(self) -> bool:

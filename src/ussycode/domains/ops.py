@@ -113,13 +113,26 @@ async def mine(app: App, permit: Permit) -> list[Listed]:
 
 
 async def serves(app: App, host: str) -> bool:
-    """Whether `host` (lower case, no port) is a domain of a VM that is here."""
-    return await app.db.read(lambda tx: vm_of(tx, host) is not None)
+    """Whether `host` (lower case, no port) is a domain at which people may be signed in to a VM that is here.
+
+    While DNS leads it elsewhere nobody is: a sign-in would be carried to whoever is there now.
+    """
+
+    def find(tx: Tx) -> bool:
+        found = at(tx, host)
+        return found is not None and not found.failing_since
+
+    return await app.db.read(find)
 
 
-def vm_of(tx: Tx, host: str) -> str | None:
-    """Id of the VM that is served as `host`: the exact name goes before the wildcard above it."""
+async def certifiable(app: App, host: str) -> VmDomain | None:
+    """The proven domain of a VM that is here, for which whoever ends TLS may get a certificate; None for any other."""
+    return await app.db.read(lambda tx: at(tx, host))
+
+
+def at(tx: Tx, host: str) -> VmDomain | None:
+    """The domain that is served as `host`: the exact name goes before the wildcard above it."""
     found: Sequence[VmDomain] = store.holders(tx, [host]) or store.holders(tx, [policy.above(host)])
     vm = vms.by_id(tx, found[0].vm) if found else None
     here = vm is not None and vm.power is not Power.ABSENT and not vm.trashed_at
-    return vm.id if vm is not None and here else None
+    return found[0] if here else None

@@ -12,7 +12,8 @@ from ussycode.sharing import ops
 from ussycode.tokens.rate import Buckets
 
 PORT_NAMES_AT_ONCE, PORT_NAMES_PER_HOUR = 10, 2
-"""New names `PORT--NAME` of one VM: an authority counts certificates per domain and week, and a VM has 7000 ports."""
+"""New names `PORT--NAME` of one VM, and new names under one wildcard: an authority counts certificates per domain
+and week."""
 _PORTED = re.compile(r"([3-9][0-9]{3})--(.*)", re.DOTALL)
 
 
@@ -38,14 +39,21 @@ class CertificateRule:
         domain = self._app.config.domain
         if name == domain:
             return "yes"
-        if await domains.serves(self._app, name):
-            return "yes"
         label, dot, rest = name.partition(".")
         ported = _PORTED.fullmatch(label)
         label = ported[2] if ported is not None else label
+        if name != domain and not name.endswith(f".{domain}"):
+            return await self._elsewhere(name)
         if not dot or rest != domain or VM_NAME.fullmatch(label) is None:
             return "no"
         vm = await ops.facts_of(self._app, label)
         if vm is None:
             return "no"
         return "later" if ported is not None and self._port_names.take(vm.vm) else "yes"
+
+    async def _elsewhere(self, name: str) -> str:
+        """A domain of its owner: once DNS has proven it. Names under a wildcard are counted like ports."""
+        found = await domains.certifiable(self._app, name)
+        if found is None:
+            return "no"
+        return "later" if name != found.name and self._port_names.take(found.id) else "yes"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ussycode.access.facts import VmFacts
 from ussycode.base.db import Tx
 from ussycode.base.events import Event
+from ussycode.domains import edges
 from ussycode.identity import signing
 from ussycode.identity import store as identity
 from ussycode.identity.model import Session, User
@@ -41,6 +42,7 @@ def snapshot(tx: Tx, images: ImageCatalog, seq: int) -> Snapshot:
         [_user(u) for u in identity.all_users(tx)],
         [_session(s) for s in identity.live_sessions(tx)],
         _signers(tx),
+        edges.everything(tx),
     )
 
 
@@ -60,6 +62,9 @@ def change(tx: Tx, images: ImageCatalog, seq: int, events: Sequence[Event]) -> C
         elif kind == "session":
             session = identity.session(tx, subject)
             made.drop_sessions.append(subject) if session is None else made.put_sessions.append(_session(session))
+        elif kind == "domain":
+            domain = edges.one(tx, subject)
+            made.drop_domains.append(subject) if domain is None else made.put_domains.append(domain)
     if any(e.kind.startswith("signing.") for e in events):
         made.signers.extend(_signers(tx))
     return made

@@ -17,3 +17,6 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_fd: int
     edge_sockets: str
     """Folder with a unix socket of each edge that tells its figures."""
+    signer_certificate: str = ""
+    """Intermediate that signs for domains of owners, PEM; empty where somebody else ends TLS."""
+    signer_key: str = ""

@@ -56,6 +56,19 @@ class EdgeSigner(msgspec.Struct, frozen=True):
     signs_from: float
 
 
+class EdgeDomain(msgspec.Struct, frozen=True):
+    """A domain that DNS has proven. `patterns` are host names, and `*.NAME` for every name one label below.
+
+    `chain` and `key` are PEM; empty while there is no certificate, or where somebody else ends TLS.
+    """
+
+    domain: str
+    vm: str
+    patterns: tuple[str, ...]
+    chain: bytes = b""
+    key: bytes = b""
+
+
 class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
     """Everything, at sequence number `seq`."""
 
@@ -64,6 +77,7 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
     users: list[EdgeUser]
     sessions: list[EdgeSession]
     signers: list[EdgeSigner] = []
+    domains: list[EdgeDomain] = []
 
 
 class Change(msgspec.Struct, frozen=True, tag="change"):
@@ -80,6 +94,8 @@ class Change(msgspec.Struct, frozen=True, tag="change"):
     """Users whose tokens must be checked again."""
     signers: list[EdgeSigner] = []
     """All of them, when one of them changed."""
+    put_domains: list[EdgeDomain] = []
+    drop_domains: list[str] = []
 
 
 class Ack(msgspec.Struct, frozen=True, tag="ack"):

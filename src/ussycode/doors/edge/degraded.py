@@ -20,6 +20,7 @@ class Following:
     def on_snapshot(self, snapshot: Snapshot) -> None:
         """Control is (again) there: take everything anew."""
         self._edge.known.reset(snapshot)
+        self._edge.domains.reset(snapshot.domains)
         self._edge.assertions.take(snapshot.signers)
         self._edge.degraded = b""
         self._edge.verdicts.closed = False
@@ -30,6 +31,7 @@ class Following:
     def on_change(self, change: Change) -> None:
         """Apply, and cut what it ends, before it is acknowledged."""
         self._edge.known.apply(change)
+        self._edge.domains.apply(change.put_domains, change.drop_domains)
         if change.signers:
             self._edge.assertions.take(change.signers)
         self._edge.counters.add("changes")

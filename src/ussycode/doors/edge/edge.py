@@ -9,6 +9,7 @@ from ussycode.doors.edge.accesslog import AccessLog
 from ussycode.doors.edge.assertions import Assertions
 from ussycode.doors.edge.bearer import Tokens
 from ussycode.doors.edge.counters import Counters
+from ussycode.doors.edge.domains import Domains
 from ussycode.doors.edge.facts import Known
 from ussycode.doors.edge.feed import Questions
 from ussycode.doors.edge.hosts import Hosts
@@ -31,10 +32,11 @@ class Edge:
     def __init__(self, settings: EdgeSettings, clock: Clock, log: AccessLog) -> None:
         self.settings = settings
         self.clock = clock
-        self.hosts = Hosts(settings.domain)
         self.questions = Questions()
         self.tokens = Tokens(self.questions, clock)
         self.known = Known(self.tokens)
+        self.domains = Domains(lambda: self.known.vms)
+        self.hosts = Hosts(settings.domain, self.domains.vm_name)
         self.assertions = Assertions(settings.issuer)
         self.verdicts = Verdicts(self.hosts, self.known, clock, settings.agent_port, self.assertions)
         self.platform = Pool(settings.control_socket)

@@ -92,10 +92,10 @@ class Known:
         """
         if target.kind is HostKind.PLATFORM:
             return Judgement(Outcome.PLATFORM, "platform")
+        if not self.ready:  # nor are the domains known that are served
+            return Judgement(Outcome.STARTING, "no_snapshot")
         if target.kind is HostKind.NOWHERE:
             return Judgement(Outcome.NOWHERE, "no_host")
-        if not self.ready:
-            return Judgement(Outcome.STARTING, "no_snapshot")
         caller, expires, ctx = (NOBODY, math.inf, "") if closed else self._who(target, credential, now)
         vm = self._by_name.get(target.name)
         port = target.port or (vm.primary_port if vm is not None else 0)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ussycode.base.names import VM_NAME
@@ -32,12 +33,23 @@ class Target:
 
 @dataclass(frozen=True)
 class Hosts:
-    """The rule for one domain. Whether a VM exists plays no part in it."""
+    """The rule for one domain. Below it, whether a VM exists plays no part.
+
+    `elsewhere` gives the name of the VM behind a host outside of it, empty for none.
+    """
 
     domain: str
+    elsewhere: Callable[[str], str] = lambda host: ""
 
     def target(self, host: str) -> Target:
         """Meaning of `host`: lower case, without port."""
+        found = self.own(host)
+        if found.kind is HostKind.NOWHERE and (name := self.elsewhere(host)):
+            return Target(HostKind.VM, host, name)
+        return found
+
+    def own(self, host: str) -> Target:
+        """Meaning of `host` by its shape alone: names outside our domain are nowhere."""
         if host == self.domain:
             return Target(HostKind.PLATFORM, host)
         label, dot, rest = host.partition(".")

@@ -83,11 +83,11 @@ async def serve(settings: EdgeSettings, clock: Clock, stop: asyncio.Event) -> No
 def _certificates(edge: Edge) -> Minted | Given:
     settings = edge.settings
     if settings.certificate_files:
-        return Given(settings.certificate_files)
+        return Given(settings.certificate_files, edge.domains.context)
     if not settings.ca_certificate or not settings.ca_key:
         raise NO_CERTIFICATE()
     signer = Intermediate(settings.ca_certificate.encode(), settings.ca_key.encode())
-    return Minted(Issuer(signer, edge.clock), edge.hosts, edge.clock, edge.counters)
+    return Minted(Issuer(signer, edge.clock), edge.hosts, edge.clock, edge.counters, edge.domains.context)
 
 
 async def _listen(edge: Edge, tls: ssl.SSLContext | None) -> list[asyncio.AbstractServer]:

@@ -1,15 +1,16 @@
 """Certificates by the name that a client asks for: minted and kept, or given as files."""
 from __future__ import annotations
 
-import os
 import ssl
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
 
 from ussycode.base.clock import Clock
 from ussycode.base.pki import Issuer, Leaf
+from ussycode.doors.edge.contexts import context_of, with_files
 from ussycode.doors.edge.counters import Counters
 from ussycode.doors.edge.hosts import HostKind, Hosts
 
@@ -18,6 +19,8 @@ MAX_KEPT = 4096
 MINT_RATE = 50.0
 """New certificates per second in the long run. One takes about a millisecond, like the handshake it serves."""
 MINT_BURST = 500.0
+Elsewhere = Callable[[str], ssl.SSLContext | None]
+"""The context of a name outside our domain."""
 RENEW_BEFORE = 10 * 86400.0
 """Seconds before its end at which a kept certificate is replaced."""
 
@@ -41,17 +44,21 @@ class Budget:
 
 
 class Minted:
-    """Exact-name certificates for every well-formed host, whether or not a VM has it."""
+    """Exact-name certificates for every well-formed host of ours, whether or not a VM has it.
 
-    def __init__(self, issuer: Issuer, hosts: Hosts, clock: Clock, counters: Counters) -> None:
+    Names outside our domain are served with what `elsewhere` knows: the signer here may not sign for them.
+    """
+
+    def __init__(self, issuer: Issuer, hosts: Hosts, clock: Clock, counters: Counters, elsewhere: Elsewhere) -> None:
         self._issuer, self._hosts, self._clock, self._counters = issuer, hosts, clock, counters
+        self._elsewhere = elsewhere
         self._budget = Budget(MINT_RATE, MINT_BURST, clock)
         self._kept: OrderedDict[str, tuple[ssl.SSLContext, float]] = OrderedDict()
         self._main = issuer.leaf(hosts.domain)
 
     def context(self) -> ssl.SSLContext:
         """The context of a listener; each handshake moves on to the one of its name."""
-        context = context_of(self._main)
+        context = _of_leaf(self._main)
         context.sni_callback = self._choose
         return context
 
@@ -69,14 +76,17 @@ class Minted:
         if kept is not None and kept[1] > self._clock.now():
             self._kept.move_to_end(name)
             return kept[0]
-        if self._hosts.target(name).kind is HostKind.NOWHERE or not self._budget.spend():
+        ours = self._hosts.own(name).kind is not HostKind.NOWHERE
+        if not ours and (found := self._elsewhere(name)) is not None:
+            return found
+        if not ours or not self._budget.spend():
             self._counters.add("certificates_refused")
             return None
         return self._mint(name)
 
     def _mint(self, name: str) -> ssl.SSLContext:
         leaf = self._issuer.leaf(name)
-        context = context_of(leaf)
+        context = _of_leaf(leaf)
         # An intermediate near its own end gives leaves that are due at once: keep those until they end.
         due = leaf.expires - RENEW_BEFORE
         self._kept[name] = (context, due if due > self._clock.now() else leaf.expires)
@@ -90,8 +100,9 @@ class Minted:
 class Given:
     """Certificate files of the operator, chosen by the names inside them; the first is the default."""
 
-    def __init__(self, pairs: list[tuple[str, str]]) -> None:
-        self._pairs = [(_names(Path(chain)), _with_files(chain, key)) for chain, key in pairs]
+    def __init__(self, pairs: list[tuple[str, str]], elsewhere: Elsewhere) -> None:
+        self._elsewhere = elsewhere
+        self._pairs = [(_names(Path(chain)), with_files(chain, key)) for chain, key in pairs]
 
     def context(self) -> ssl.SSLContext:
         """The context of a listener."""
@@ -106,26 +117,13 @@ class Given:
             if wanted in names or wildcard in names:
                 connection.context = context
                 return None
-        return None  # the default certificate: the client says what it thinks of it
+        if (found := self._elsewhere(wanted)) is not None:
+            connection.context = found
+        return None  # else the default certificate: the client says what it thinks of it
 
 
-def context_of(leaf: Leaf) -> ssl.SSLContext:
-    """A server context for `leaf`, through a file in memory: `ssl` takes certificates from files only."""
-    fd = os.memfd_create("leaf", os.MFD_CLOEXEC)
-    try:
-        os.write(fd, leaf.key + leaf.chain)
-        return _with_files(f"/proc/self/fd/{fd}", None)
-    finally:
-        os.close(fd)
-
-
-def _with_files(chain: str, key: str | None) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(chain, key)
-    return context
+def _of_leaf(leaf: Leaf) -> ssl.SSLContext:
+    return context_of(leaf.chain, leaf.key)
 
 
 def _names(chain: Path) -> frozenset[str]:

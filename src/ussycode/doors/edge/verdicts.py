@@ -111,10 +111,12 @@ class Verdicts:
         verdict.identity = identity(verdict.judgement) + line
 
     def _still(self, verdict: Verdict, now: float) -> bool:
-        judgement = self._known.judge(verdict.target, verdict.credential, now, self.closed)
+        target = self._hosts.target(verdict.target.host)
+        judgement = self._known.judge(target, verdict.credential, now, self.closed)
         pool = self._pool(judgement)
         same_user = judgement.caller.user == verdict.judgement.caller.user
         if judgement.outcome is verdict.judgement.outcome and pool is verdict.pool and same_user:
+            verdict.target = target  # a VM that was renamed goes on under its own domain
             verdict.renew(judgement, pool)
             return True
         _cut(verdict)

@@ -199,7 +199,7 @@ def frame(message: Down) -> bytes:
 def _empty(change: Change) -> bool:
     return not any((
         change.put_vms, change.drop_vms, change.put_users, change.drop_users, change.put_sessions,
-        change.drop_sessions, change.forget_tokens, change.signers,
+        change.drop_sessions, change.forget_tokens, change.signers, change.put_domains, change.drop_domains,
     ))
 
 

@@ -10,6 +10,8 @@ from starlette.requests import Request
 from ussycode.base import ids
 from ussycode.base.names import VM_NAME
 from ussycode.config import Config
+from ussycode.domains import ops as domains
+from ussycode.ports import App
 
 _PORTED = re.compile(r"([3-9][0-9]{3})--(.*)")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -27,7 +29,7 @@ class Asked:
     request_id: str
 
 
-def asked(config: Config, scope: Any) -> Asked | None:
+async def asked(app: App, scope: Any) -> Asked | None:
     """The place of a request; None for a host that is none of ours."""
     found: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
@@ -37,9 +39,14 @@ def asked(config: Config, scope: Any) -> Asked | None:
     name = host.decode("latin-1").lower().partition(":")[0]
     given = found.get(b"x-request-id", b"").decode("latin-1")
     request_id = given if _REQUEST_ID.fullmatch(given) else ids.request_id()
-    if name == config.domain:
+    if name == app.config.domain:
         return Asked(name, False, request_id)
-    return Asked(name, True, request_id) if is_vm_host(config, name) else None
+    return Asked(name, True, request_id) if await serves_vm(app, name) else None
+
+
+async def serves_vm(app: App, host: str) -> bool:
+    """A host that VMs are signed in on: shaped like one of ours, or a domain that DNS has proven."""
+    return is_vm_host(app.config, host) or await domains.serves(app, host)
 
 
 def is_vm_host(config: Config, host: str) -> bool:

@@ -2,18 +2,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from ussycode.base.errors import Failure
 from ussycode.doors.web import body, cookies
-from ussycode.doors.web.asked import Asked, is_vm_host
+from ussycode.doors.web.asked import Asked, serves_vm
 from ussycode.doors.web.login import MAX_CODE, Login, goal
 from ussycode.doors.web.pages import Pages
 from ussycode.identity import emails
 from ussycode.identity.sessions import SignIn
 from ussycode.ports import App
+
+MAX_FORM = 4096
+"""Bytes of a form."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +31,17 @@ class ByMail:
     async def begin(self, request: Request, asked: Asked) -> Response:
         """`POST /login/mail`: mails a code when the address may sign in; the page is the same when it may not."""
         self.login.require_own_form(request, asked)
-        form = await body.form(request)
+        form = await _form(request)
         host = form.get("host", "")
-        host = host if is_vm_host(self.app.config, host) else ""
-        where = goal(self.app, host, form.get("path", "/")) if host else "/"
+        host = host if await serves_vm(self.app, host) else ""
+        where = await goal(self.app, host, form.get("path", "/")) if host else "/"
         pending = await emails.begin_sign_in(self.app, form.get("email", ""), where, host)
         return self._code_page(pending.id, pending.address, host)
 
     async def finish(self, request: Request, asked: Asked) -> Response:
         """`POST /login/code`: the code buys a session."""
         self.login.require_own_form(request, asked)
-        form = await body.form(request)
+        form = await _form(request)
         agent = request.headers.get("user-agent", "")
         try:
             made, where = await emails.finish_sign_in(self.app, form.get("id", ""), form.get("code", "")[:20], agent)
@@ -79,3 +83,8 @@ class ByMail:
         cookies.start(response, made, self.app.clock.now())
         cookies.forget(response, cookies.NEXT)
         return response
+
+
+async def _form(request: Request) -> dict[str, str]:
+    raw = await body.read(request, MAX_FORM)
+    return {name: values[0] for name, values in parse_qs(raw.decode(errors="replace")).items()}

@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.doors.web import cookies
-from ussycode.doors.web.asked import Asked, is_vm_host, local_path, same_origin
+from ussycode.doors.web.asked import Asked, local_path, same_origin, serves_vm
 from ussycode.doors.web.pages import Pages
 from ussycode.identity import ops as identity
 from ussycode.identity.model import Session, User
@@ -38,11 +38,11 @@ class Login:
 
     async def explain(self, request: Request, asked: Asked) -> Response:
         """`GET /login`: the command that makes a link; goes on at once for who is signed in."""
-        where = goal(self.app, request.query_params.get("host", ""), request.query_params.get("path", ""))
+        where = await goal(self.app, request.query_params.get("host", ""), request.query_params.get("path", ""))
         if await self.current(request, asked) is not None:
             return RedirectResponse(where, 303)
         host = request.query_params.get("host", "")
-        shown = host if is_vm_host(self.app.config, host) else ""
+        shown = host if await serves_vm(self.app, host) else ""
         made = self.pages.page("login.html", host=shown, path=_path(request, "path"))
         if shown:
             cookies.remember(made, cookies.NEXT, urlencode({"host": shown, "path": _path(request, "path")}))
@@ -59,7 +59,7 @@ class Login:
         """`POST /login/CODE`: signs this browser in, then goes where it wanted to go."""
         self.require_own_form(request, asked)
         made = await identity.redeem(self.app, code[:MAX_CODE], asked.host, request.headers.get("user-agent", ""))
-        response = RedirectResponse(self.wanted(request), 303)
+        response = RedirectResponse(await self._wanted(request), 303)
         cookies.start(response, made, self.app.clock.now())
         cookies.forget(response, cookies.NEXT)
         return response
@@ -68,13 +68,13 @@ class Login:
         """`GET /login/to`: carries the sign-in to a VM host, whether or not such a VM exists."""
         host, state = request.query_params.get("host", ""), request.query_params.get("state", "")
         path = _path(request, "path")
-        if not is_vm_host(self.app.config, host):
+        if not await serves_vm(self.app, host):
             return RedirectResponse("/", 303)
         found = await self.current(request, asked)
         if found is None:
             return RedirectResponse("/login?" + urlencode({"host": host, "path": path}), 303)
         if not state or len(state) > MAX_STATE:
-            return RedirectResponse(goal(self.app, host, path), 303)
+            return RedirectResponse(await goal(self.app, host, path), 303)
         code = await identity.hand_off(self.app, found[0], host)
         query = urlencode({"code": code, "state": state, "redirect": path})
         return RedirectResponse(f"{self.app.config.host_url(host)}__ussycode/session?{query}", 303)
@@ -97,23 +97,22 @@ class Login:
         if not same_origin(self.app.config, request, asked.host):
             raise CROSS_SITE()
 
-    def wanted(self, request: Request) -> str:
-        """Where this browser was going when it had to sign in."""
+    async def _wanted(self, request: Request) -> str:
         query = request.query_params
-        if is_vm_host(self.app.config, query.get("host", "")):
-            return goal(self.app, query["host"], _path(request, "path"))
+        if await serves_vm(self.app, query.get("host", "")):
+            return await goal(self.app, query["host"], _path(request, "path"))
         if "next" in query:
             return local_path(query["next"])
         kept = parse_qs(request.cookies.get(cookies.NEXT, "")[:4096])
-        return goal(self.app, kept.get("host", [""])[0], kept.get("path", ["/"])[0])
+        return await goal(self.app, kept.get("host", [""])[0], kept.get("path", ["/"])[0])
 
 
 def _path(request: Request, name: str) -> str:
     return local_path(request.query_params.get(name, "/"))
 
 
-def goal(app: App, host: str, path: str) -> str:
+async def goal(app: App, host: str, path: str) -> str:
     """Where a signed-in browser goes that wanted `path` of the VM host `host`; the dashboard for any other host."""
-    if not is_vm_host(app.config, host):
+    if not await serves_vm(app, host):
         return "/"
     return f"{app.config.host_url(host)}__ussycode/login?{urlencode({'redirect': local_path(path)})}"

@@ -14,7 +14,7 @@ from ussycode.doors.edge.tls import MAX_KEPT, MINT_BURST, MINT_RATE, Budget, Giv
 def minted(clock: ManualClock) -> tuple[Minted, Counters]:
     counters = Counters()
     issuer = Issuer(Authority.make(clock).intermediate("localhost"), clock)
-    return Minted(issuer, Hosts("localhost"), clock, counters), counters
+    return Minted(issuer, Hosts("localhost"), clock, counters, lambda name: None), counters
 
 
 def handshake(listener: ssl.SSLContext, name: str | None) -> ssl.SSLObject:
@@ -92,7 +92,7 @@ def test_the_operators_own_certificates_are_chosen_by_name(tmp_path: Path) -> No
         chain.write_bytes(leaf.chain)
         key.write_bytes(leaf.key)
         pairs.append((str(chain), str(key)))
-    listener = Given(pairs).context()
+    listener = Given(pairs, lambda name: None).context()
     assert b"*.ussy.test" in served(handshake(listener, "demo.ussy.test"))
     assert b"*.ussy.test" not in served(handshake(listener, "ussy.test"))
     assert b"*.ussy.test" not in served(handshake(listener, None))
