@@ -43,6 +43,7 @@ from ussycode.runtime.drivers.both import Both, NoContainers, NodeDriver
 from ussycode.runtime.drivers.container.driver import ContainerDriver
 from ussycode.runtime.drivers.fake import FakeDriver
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
+from ussycode.runtime.drivers.qemu.templates import Limits
 from ussycode.runtime.export import NOT_EXPORTED, Export
 from ussycode.runtime.images.pull import Pull, Puller
 from ussycode.runtime.images.registry import Registries
@@ -55,6 +56,7 @@ from ussycode.tokens import ops as tokens_ops
 from ussycode.tokens.verify import TokenVerifier
 from ussycode.vms import firstboot, samples, snapshots, trash
 from ussycode.vms import ops as vms
+from ussycode.vms.policy import DEFAULT_SIZE
 from ussycode.wire.control import ControlSettings
 
 USES_SECONDS = 30.0
@@ -184,7 +186,9 @@ def node(config: Config, accel: str) -> Node:
     puller = Puller(store, Registries.of(config.registries), SystemClock())
     puller.clean()
     clock, helper = SystemClock(), ContainerClient(instance.helper_socket)
-    vms = QemuDriver(instance, store, helper, Accel(accel), clock, config.boot_timeout)
+    first = (config.default_image, DEFAULT_SIZE.vcpus, DEFAULT_SIZE.memory_mib)
+    limits = Limits(config.template_mib, first)
+    vms = QemuDriver(instance, store, helper, Accel(accel), clock, config.boot_timeout, limits=limits)
     boxes: NodeDriver = NoContainers()
     if config.containers:
         boxes = ContainerDriver(instance, store, helper, clock, config.boot_timeout)

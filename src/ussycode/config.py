@@ -146,6 +146,7 @@ class Config:
     default_image: str
     edge_processes: int
     boot_timeout: int
+    template_mib: int
     exec_rate: int
     tls_cert: Path | None
     tls_key: Path | None
@@ -223,6 +224,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("default_image", str, "ussyuntu", "image of `new` without --image"),
     Setting("edge_processes", _count(1, 64), "1", "HTTPS edge processes, one per core at most"),
     Setting("boot_timeout", _count(5, 600), "90", "seconds a VM may take to answer"),
+    Setting("template_mib", _count(0, 1_048_576), "1024", "MiB of memory for templates, from which `new` copies a "
+            "VM that has booted already; 0: every VM boots"),
     Setting("exec_rate", _count(1, 1_000_000), "6000", "POST /exec calls a minute for one key"),
     Setting("tls_cert", _maybe_path, "", "PEM chain to serve instead of the local CA's"),
     Setting("tls_key", _maybe_path, "", "PEM key of tls_cert"),

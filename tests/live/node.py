@@ -13,6 +13,7 @@ from pathlib import Path
 from ussycode.base.clock import SystemClock
 from ussycode.runtime.drivers.qemu import saved
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
+from ussycode.runtime.drivers.qemu.templates import Limits
 from ussycode.runtime.images.store import ImageStore
 from ussycode.runtime.instance import Instance, claim, make_folders
 from ussycode.runtime.kernel import BootFiles
@@ -37,10 +38,12 @@ class Node:
     process: BaseProcess
     policy: Policy = USUAL
 
-    async def driver(self, boot_timeout: float = BOOT_SECONDS, check_seconds: float = CHECK_SECONDS) -> QemuDriver:
-        """An opened driver, as a fresh control process would make it."""
+    async def driver(
+        self, boot_timeout: float = BOOT_SECONDS, check_seconds: float = CHECK_SECONDS, limits: Limits | None = None,
+    ) -> QemuDriver:
+        """An opened driver, as a fresh control process would make it; without `limits` it has no templates."""
         driver = QemuDriver(
-            self.instance, self.images, self.helper, Accel.TCG, SystemClock(), boot_timeout, check_seconds,
+            self.instance, self.images, self.helper, Accel.TCG, SystemClock(), boot_timeout, check_seconds, limits,
         )
         await driver.open()
         return driver

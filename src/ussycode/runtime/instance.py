@@ -21,6 +21,8 @@ UID_FIRST = 1_900_000_000
 UIDS_PER_SLOT = 65_536
 FIRST_NUMBER, LAST_NUMBER = 2, 16_000
 """VM numbers; 0 and 1 of the uid range belong to control and edge."""
+FIRST_TEMPLATE, LAST_TEMPLATE = LAST_NUMBER + 1, LAST_NUMBER + 64
+"""Numbers of machines that are booted to become templates; nothing routes to them."""
 CONTAINER_UID_FIRST = 1 << 31
 CONTAINER_UIDS_PER_SLOT = 1 << 25
 LAST_CONTAINER = 510
@@ -54,6 +56,11 @@ class Instance:
     pool: ipaddress.IPv4Network
     run_root: Path = RUN_ROOT
 
+    @staticmethod
+    def is_template(number: int) -> bool:
+        """Whether a number is that of a machine that becomes a template."""
+        return FIRST_TEMPLATE <= number <= LAST_TEMPLATE
+
     @property
     def tap_prefix(self) -> str:
         """What every tap of this instance starts with."""
@@ -67,6 +74,10 @@ class Instance:
     def table(self) -> str:
         """Name of the nftables table of family inet."""
         return f"ussycode_{self.slot}"
+
+    def idle_tap(self, number: int) -> str:
+        """Interface name of the template-to-be `number`: never up, so that no rule has to know it."""
+        return f"uyt{self.slot}-{_checked(number)}"
 
     def address(self, number: int) -> str:
         """IPv4 address of VM `number`."""
@@ -199,14 +210,14 @@ def _owned(folder: Path, uid: int, mode: int) -> None:
 
 
 def _checked(number: int) -> int:
-    if not FIRST_NUMBER <= number <= LAST_NUMBER:
-        raise ValueError(f"VM number {number} is outside {FIRST_NUMBER}..{LAST_NUMBER}")
+    if not FIRST_NUMBER <= number <= LAST_TEMPLATE:
+        raise ValueError(f"VM number {number} is outside {FIRST_NUMBER}..{LAST_TEMPLATE}")
     return number
 
 
 def _instance(data: Path, slot: int, pool: str, run_root: Path) -> Instance:
     network = ipaddress.IPv4Network(pool or f"10.{192 + slot}.0.0/16")
-    if network.num_addresses <= LAST_NUMBER:
+    if network.num_addresses <= LAST_TEMPLATE:
         raise ValueError(f"the address pool {network} is too small: a /16 or larger is needed")
     return Instance(slot, data, network, run_root)
 

@@ -8,7 +8,7 @@ import pytest
 
 from ussycode.base.errors import Failure
 from ussycode.runtime import instance as instances
-from ussycode.runtime.instance import LAST_NUMBER, NO_SLOT, SLOTS, claim, load
+from ussycode.runtime.instance import LAST_TEMPLATE, NO_SLOT, SLOTS, claim, load
 
 
 def folder(tmp_path: Path, name: str) -> Path:
@@ -51,11 +51,11 @@ def test_a_removed_instance_gives_its_slot_back(tmp_path: Path, monkeypatch: pyt
 
 def test_every_vm_number_fits(tmp_path: Path) -> None:
     one = claim(folder(tmp_path, "a"), run_root=tmp_path / "run")
-    assert len(one.tap(LAST_NUMBER)) <= 15
-    assert one.uid(LAST_NUMBER) < one.uid_base + 65536
+    assert len(one.tap(LAST_TEMPLATE)) <= 15
+    assert one.uid(LAST_TEMPLATE) < one.uid_base + 65536
     assert one.address(258).endswith(".1.2")
     assert one.mac(258).endswith(":01:02")
-    for number in (-1, 0, 1, LAST_NUMBER + 1):
+    for number in (-1, 0, 1, LAST_TEMPLATE + 1):
         with pytest.raises(ValueError, match="outside"):
             one.uid(number)
 

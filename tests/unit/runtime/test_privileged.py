@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ipaddress
+import mmap
 import os
 import subprocess
 from dataclasses import replace
@@ -17,7 +18,17 @@ from ussycode.runtime.privileged import cgroups, command_line, processes, vm_fil
 from ussycode.runtime.privileged.cgroups import Limits
 from ussycode.runtime.privileged.command_line import Descriptors, Machine
 from ussycode.runtime.privileged.processes import Record
-from ussycode.runtime.privileged.protocol import Accel, DiskOwn, DiskSeal, NetUp, Spawn, decode_request, encode
+from ussycode.runtime.privileged.protocol import (
+    MAX_TEMPLATES,
+    Accel,
+    DiskOwn,
+    DiskSeal,
+    NetUp,
+    Spawn,
+    decode_request,
+    encode,
+)
+from ussycode.runtime.privileged.template_memory import TemplateMemory
 
 VM = "vm_aaaaaaaaaaaaaaaa"
 DISK = "d1" * 16
@@ -41,10 +52,11 @@ def test_requests_survive_the_wire() -> None:
 
 @pytest.mark.parametrize("bad", [
     {"vm": "../../etc"}, {"vm": "vm/x"}, {"vm": "vm.x"}, {"vm": ""}, {"vm": "a" * 41}, {"vm": "vm_a\n"},
-    {"number": 0}, {"number": 1}, {"number": 16_001}, {"number": 2.5}, {"number": "2"},
+    {"number": 0}, {"number": 1}, {"number": 16_065}, {"number": 2.5}, {"number": "2"},
     {"vcpus": 0}, {"vcpus": 65}, {"memory_mib": 1}, {"memory_mib": 1 << 40},
     {"init": "/sbin/init panic=0"}, {"init": "/sbin/../init"}, {"init": "sh"}, {"init": "/a,b"},
     {"init": "/sbin/init\n"}, {"disk": "../vms/x"}, {"disk": "D1" * 16}, {"disk": DISK + "\n"}, {"disk": DISK + ".new"},
+    {"template": "../x"}, {"template": "A" * 32},
     {"accel": "tcg,thread=single"}, {"path": "/etc/shadow"}, {"type": "Exec"},
 ])
 def test_what_is_not_a_bounded_verb_is_not_understood(bad: dict[str, object]) -> None:
@@ -219,3 +231,41 @@ def test_version_1_gets_the_same_limits_controller_by_controller(tmp_path: Path)
     assert (said("memory/{}/memory.limit_in_bytes"), said("pids/{}/pids.max")) == ("536870912", "130")
     assert (said("cpu/{}/cpu.shares"), said("cpu/{}/cpu.cfs_quota_us")) == ("2048", "300000")
     assert said("blkio/{}/blkio.throttle.write_bps_device") == "254:0 524288000"
+
+
+def test_a_clone_reads_its_templates_memory_and_shares_nothing_it_writes() -> None:
+    fds = Descriptors(tap=5, qmp=6, agent=7, console=8, memory=9)
+    making = command_line.command_line(MACHINE, fds)
+    assert any(word.endswith("mem-path=/proc/self/fd/9,share=on") for word in making) and "-kernel" in making
+    clone = command_line.command_line(replace(MACHINE, incoming=True), fds)
+    assert any(word.endswith("mem-path=/proc/self/fd/9,share=off") for word in clone) and "-kernel" not in clone
+    assert "balloon" not in " ".join(making + clone), "inflated in one clone, it would empty pages of all"
+    assert 9 in fds.all
+
+
+def test_a_templates_memory_cannot_be_changed_once_it_is_sealed() -> None:
+    held = TemplateMemory()
+    one, other = "a" * 32, "b" * 32
+    fd = held.make(one, 1)
+    os.pwrite(fd, b"written", 0)
+    with pytest.raises(PermissionError):
+        held.sealed(one, 1)
+    with mmap.mmap(fd, 0), pytest.raises(OSError, match="busy"):
+        held.seal(one)
+    held.seal(one)
+    assert [(h.template, h.size, h.sealed) for h in held.held()] == [(one, 4096, True)]
+    assert os.pread(held.sealed(one, 1), 7, 0) == b"written"
+    for refused in (lambda: os.pwrite(fd, b"x", 0), lambda: os.ftruncate(fd, 0), lambda: mmap.mmap(fd, 0),
+                    lambda: held.make(one, 1), lambda: held.sealed(one, 2), lambda: held.sealed(other, 1),
+                    lambda: held.seal(other)):
+        with pytest.raises(PermissionError):
+            refused()
+    held.drop(one)
+    held.drop(one)
+    assert not [*held.held()]
+    for number in range(MAX_TEMPLATES):
+        held.make(f"{number:032x}", 1)
+    with pytest.raises(PermissionError):
+        held.make(one, 1)
+    for number in range(MAX_TEMPLATES):
+        held.drop(f"{number:032x}")

@@ -37,11 +37,29 @@ def open_tap(instance: Instance, number: int, *, ipv6: bool = False) -> int:
     return fd
 
 
+def open_idle_tap(instance: Instance, number: int) -> int:
+    """A descriptor of a tap that is never up: what is sent into it is lost. Root only.
+
+    It offers what every other tap offers, so that a guest's driver agrees with it on the same things.
+    """
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _make(fd, instance.idle_tap(number))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def attach(fd: int, instance: Instance, number: int, *, ipv6: bool) -> None:
     """Make the tap of VM `number` behind an open descriptor of /dev/net/tun that has none (any more)."""
     name = instance.tap(number)
-    fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR))
+    _make(fd, name)
     configure(name, instance.address(number), instance.address6(number) if ipv6 else "")
+
+
+def _make(fd: int, name: str) -> None:
+    fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR))
 
 
 def counted(instance: Instance, number: int) -> tuple[int, int]:

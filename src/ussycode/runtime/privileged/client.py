@@ -20,6 +20,7 @@ from ussycode.runtime.privileged.protocol import (
     DiskSeal,
     Done,
     Facts,
+    Held,
     HostFacts,
     Kill,
     Look,
@@ -33,6 +34,10 @@ from ussycode.runtime.privileged.protocol import (
     Reply,
     Request,
     Spawn,
+    TemplateDrop,
+    TemplateList,
+    Templates,
+    TemplateSeal,
     Usage,
     Used,
     decode_reply,
@@ -76,13 +81,15 @@ class HelperClient:
 
     async def spawn(
         self, vm: str, number: int, vcpus: int, memory_mib: int, init: str, accel: Accel, disk: str,
-        *, confined: bool = False, incoming: bool = False,
+        *, confined: bool = False, incoming: bool = False, template: str | None = None,
     ) -> Process:
         """Start QEMU, or find it running. `memory_mib` is the guest's RAM, `confined` means `egress integrations`.
 
-        With `incoming` it waits for memory to go on from.
+        With `incoming` it waits for memory to go on from. `template` is then the one that its memory begins with,
+        and otherwise the one that its memory becomes.
         """
-        return await self._ask(Spawn(vm, number, vcpus, memory_mib, init, accel, disk, confined, incoming), Process)
+        asked = Spawn(vm, number, vcpus, memory_mib, init, accel, disk, confined, incoming, template)
+        return await self._ask(asked, Process)
 
     async def kill(self, vm: str, number: int) -> None:
         """End QEMU at once."""
@@ -103,6 +110,18 @@ class HelperClient:
     async def builds(self) -> Built:
         """What machines are made of on this node."""
         return await self._ask(Builds(), Built)
+
+    async def template_seal(self, template: str) -> None:
+        """Close the memory of an ended machine to every change."""
+        await self._ask(TemplateSeal(template), Done)
+
+    async def template_drop(self, template: str) -> None:
+        """Let go of a template's memory."""
+        await self._ask(TemplateDrop(template), Done)
+
+    async def templates(self) -> tuple[Held, ...]:
+        """The templates whose memory is held."""
+        return (await self._ask(TemplateList(), Templates)).held
 
     async def facts(self) -> HostFacts:
         """What the host offers and what stands in the way."""

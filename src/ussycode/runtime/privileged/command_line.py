@@ -25,11 +25,14 @@ class Descriptors:
     qmp: int
     agent: int
     console: int
+    memory: int = -1
+    """Of a template or of what becomes one; -1 for a machine with memory of its own."""
 
     @property
     def all(self) -> tuple[int, ...]:
         """Every one of them."""
-        return (self.tap, self.qmp, self.agent, self.console)
+        given = (self.tap, self.qmp, self.agent, self.console)
+        return given if self.memory < 0 else (*given, self.memory)
 
 
 @dataclass(frozen=True)
@@ -68,19 +71,35 @@ def command_line(machine: Machine, fds: Descriptors) -> list[str]:
     return [
         QEMU, "-name", f"{machine.name},process={machine.name[:15]}", "-nodefaults", "-no-user-config",
         "-display", "none", "-no-reboot", "-sandbox", _SANDBOX, *_cpu(machine),
-        *_memory(machine),
-        "-kernel", str(machine.kernel), "-initrd", str(machine.initrd), "-append", kernel_words(machine),
+        *_memory(machine, fds), *_kernel(machine, fds),
         *_talk(fds), *_disk(machine), *_net(machine, fds),
         "-device", "virtio-serial-device,max_ports=2", "-device", "virtserialport,chardev=agent,name=ussy",
         "-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-device,rng=rng0",
     ]
 
 
-def _memory(machine: Machine) -> list[str]:
-    """The RAM block has one name whatever is behind it, so that a machine can go on from another's memory."""
-    words = ["-m", f"{machine.memory_mib}M", "-object", f"memory-backend-ram,id=ram,size={machine.memory_mib}M"]
+def _memory(machine: Machine, fds: Descriptors) -> list[str]:
+    """The RAM block has one name whatever is behind it, so that a machine can go on from another's memory.
+
+    A clone maps its template's memory privately: it reads what is there and keeps what it writes to itself. There
+    is no balloon among the devices: giving pages back would reach through a private mapping into the file below.
+    """
+    words = ["-m", f"{machine.memory_mib}M", "-object"]
+    if fds.memory < 0:
+        words += [f"memory-backend-ram,id=ram,size={machine.memory_mib}M"]
+    else:
+        share = "off" if machine.incoming else "on"
+        words += [f"memory-backend-file,id=ram,size={machine.memory_mib}M,mem-path=/proc/self/fd/{fds.memory},"
+                  f"share={share}"]
     wait = ["-incoming", "defer", "-S"] if machine.incoming else []
     return [*words, "-M", f"{_MACHINE},memory-backend=ram", *wait]
+
+
+def _kernel(machine: Machine, fds: Descriptors) -> list[str]:
+    """A clone has its kernel in its memory; reading the files again would take as long as all the rest of its start."""
+    if machine.incoming and fds.memory >= 0:
+        return []
+    return ["-kernel", str(machine.kernel), "-initrd", str(machine.initrd), "-append", kernel_words(machine)]
 
 
 def _cpu(machine: Machine) -> list[str]:

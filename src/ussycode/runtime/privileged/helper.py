@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from ussycode.runtime.instance import Instance
 from ussycode.runtime.kernel import BootFiles
-from ussycode.runtime.net import blockers
+from ussycode.runtime.net import blockers, taps
 from ussycode.runtime.net.policy import Policy
 from ussycode.runtime.privileged import cgroups, jail, processes, vm_files
 from ussycode.runtime.privileged.birth import Life, give_birth
@@ -46,21 +46,28 @@ from ussycode.runtime.privileged.protocol import (
     Reply,
     Request,
     Spawn,
+    TemplateDrop,
+    TemplateList,
+    Templates,
+    TemplateSeal,
     Usage,
     Used,
 )
+from ussycode.runtime.privileged.template_memory import TemplateMemory
 
 OVERHEAD_MIB = 256
 """What QEMU may use beyond the guest's own memory: translation cache, device buffers, page cache of the disk."""
 THREADS = 128
 """Threads of one QEMU beyond its virtual CPUs: its disk worker pool alone may grow to 64."""
+TEMPLATE_SHARES = 10
+"""Of the host's CPU for a machine that becomes a template, where an ordinary one has 100: nobody waits for it."""
 _QEMU_SECONDS = 20.0
 _KVM = Path("/dev/kvm")
 
 
 @dataclass
 class Helper:
-    """Root's side of one instance. One request at a time; remembers nothing that is not also on disk."""
+    """Root's side of one instance. One request at a time; what is not also on disk is only the templates' memory."""
 
     instance: Instance
     boot: BootFiles
@@ -71,9 +78,10 @@ class Helper:
     policy: Policy = field(default_factory=Policy)
     shown: tuple[Path, ...] = ()
     """Folders outside the data folder that QEMU must see, as those of images kept elsewhere."""
+    templates: TemplateMemory = field(default_factory=TemplateMemory)
 
     def __post_init__(self) -> None:
-        self.network = Network(self.instance, self.policy, lambda: dict(self._living()))
+        self.network = Network(self.instance, self.policy, lambda: dict(self._connected()))
 
     @cached_property
     def jail(self) -> Jail:
@@ -145,6 +153,14 @@ class Helper:
                 return self._facts()
             case Builds():
                 return Built(self.boot.digest, self._qemu)
+            case TemplateSeal(template):
+                self.templates.seal(template)
+                return Done()
+            case TemplateDrop(template):
+                self.templates.drop(template)
+                return Done()
+            case TemplateList():
+                return Templates(tuple(self.templates.held()))
             case _:
                 return self.containers.do(request)
 
@@ -162,6 +178,8 @@ class Helper:
         running = self._record(wanted.vm, wanted.number)
         if running is not None and processes.alive(running):
             return _process(running)
+        if self.instance.is_template(wanted.number) != (wanted.template is not None and not wanted.incoming):
+            return Refused(f"number {wanted.number} is not one for this")
         for vm, record in self._living():
             if record.number == wanted.number:
                 return Refused(f"number {wanted.number} is in use by {vm}")
@@ -181,20 +199,36 @@ class Helper:
             agent = held.enter_context(vm_files.listen(self.instance, wanted.vm, vm_files.AGENT_SOCKET))
             console = vm_files.open_console(self.instance, wanted.vm)
             held.callback(os.close, console)
-            tap = self.network.open_tap(wanted.number)
+            memory = self._memory(wanted)
+            tap = self._tap(wanted)
             held.callback(os.close, tap)
-            self.network.admit(wanted.number, wanted.confined)
-            fds = Descriptors(tap, qmp.fileno(), agent.fileno(), console)
+            fds = Descriptors(tap, qmp.fileno(), agent.fileno(), console, memory)
             life = self._life(wanted)
             for join in life.cgroups:
                 held.callback(os.close, join)
             return give_birth(command_line(self._machine(wanted), fds), fds.all, console, life)
 
+    def _memory(self, wanted: Spawn) -> int:
+        """Descriptor of the template's memory that a machine starts with or becomes; -1 for memory of its own."""
+        if wanted.template is None:
+            return -1
+        if wanted.incoming:
+            return self.templates.sealed(wanted.template, wanted.memory_mib)
+        return self.templates.make(wanted.template, wanted.memory_mib)
+
+    def _tap(self, wanted: Spawn) -> int:
+        if self.instance.is_template(wanted.number):
+            return taps.open_idle_tap(self.instance, wanted.number)
+        tap = self.network.open_tap(wanted.number)
+        self.network.admit(wanted.number, wanted.confined)
+        return tap
+
     def _life(self, wanted: Spawn) -> Life:
         threads = THREADS + wanted.vcpus
         memory = (wanted.memory_mib + OVERHEAD_MIB) << 20
         disk = cgroups.disk_under(self.instance.data)
-        limits = Limits(memory, threads, 100 * wanted.vcpus, wanted.vcpus, disk)
+        shares = TEMPLATE_SHARES if self.instance.is_template(wanted.number) else 100 * wanted.vcpus
+        limits = Limits(memory, threads, shares, wanted.vcpus, disk)
         joins = self.cgroups.enter(wanted.number, limits)
         groups = kvm_groups() if wanted.accel is Accel.KVM else ()
         return Life(self.instance.uid(wanted.number), groups, threads, tuple(joins), self.jail)
@@ -229,7 +263,8 @@ class Helper:
         record = self._record(vm, number)
         if record is not None and processes.alive(record):
             return Refused(f"{vm} still runs")
-        self.network.expel(number)
+        if not self.instance.is_template(number):
+            self.network.expel(number)
         self.containers.clean(vm)
         self.cgroups.leave(number)
         vm_files.remove_run(self.instance, vm)
@@ -246,6 +281,10 @@ class Helper:
         """The record of this VM under this number; one under another number is not the caller's to touch."""
         record = processes.read(self.instance.vm_run(vm))
         return record if record is not None and record.number == number else None
+
+    def _connected(self) -> Iterator[tuple[str, Record]]:
+        """The living ones that have a network."""
+        yield from ((vm, record) for vm, record in self._living() if not self.instance.is_template(record.number))
 
     def _living(self) -> Iterator[tuple[str, Record]]:
         for folder in sorted((self.instance.run / "vm").iterdir()):

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from ussycode.base.errors import ErrorCode, Kind
-from ussycode.runtime.instance import FIRST_NUMBER, LAST_CONTAINER, LAST_NUMBER
+from ussycode.runtime.instance import FIRST_NUMBER, LAST_CONTAINER, LAST_TEMPLATE
 
 MAX_FRAME = 16 * 1024
 """Bytes of one message, either way."""
@@ -15,11 +15,14 @@ HEADER = 4
 """Bytes of the big-endian length in front of every message."""
 
 VmName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{4,40}\Z")]
-Number = Annotated[int, msgspec.Meta(ge=FIRST_NUMBER, le=LAST_NUMBER)]
+Number = Annotated[int, msgspec.Meta(ge=FIRST_NUMBER, le=LAST_TEMPLATE)]
 Vcpus = Annotated[int, msgspec.Meta(ge=1, le=64)]
 MemoryMib = Annotated[int, msgspec.Meta(ge=64, le=1024 * 1024)]
 DiskName = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 """Name of a file in DATA/layers."""
+TemplateId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+MAX_TEMPLATES = 64
+"""Templates that the helper holds at once."""
 GuestInit = Annotated[str, msgspec.Meta(pattern=r"^(tiny|(/[A-Za-z0-9_-][A-Za-z0-9._-]*){1,8})\Z", max_length=120)]
 """Program that the guest program hands over to; `tiny` when it acts as init itself."""
 
@@ -91,6 +94,8 @@ class Spawn(Verb, frozen=True):
     """`egress integrations`."""
     incoming: bool = False
     """It waits for memory that control hands to it, instead of booting."""
+    template: TemplateId | None = None
+    """With `incoming`, the template whose memory it starts with; else the one that its memory is to become."""
 
 
 class Kill(Verb, frozen=True):
@@ -123,6 +128,22 @@ class Usage(Verb, frozen=True):
 
 class Builds(Verb, frozen=True):
     """What machines are made of here: memory written with one build may not be understood by another."""
+
+
+class TemplateSeal(Verb, frozen=True):
+    """Make the memory of an ended machine a template that nothing can write to any more, root included."""
+
+    template: TemplateId
+
+
+class TemplateDrop(Verb, frozen=True):
+    """Let go of a template, or of what was to become one; machines made from it go on. Idempotent."""
+
+    template: TemplateId
+
+
+class TemplateList(Verb, frozen=True):
+    """The templates that are held."""
 
 
 class Facts(Verb, frozen=True):
@@ -216,7 +237,7 @@ ContainerVerb = (
 )
 Request = (
     ContainerVerb | NetUp | NetDown | NetCheck | Confine | DiskOwn | DiskSeal | Spawn | Kill | Look | RemoveTraces
-    | Usage | Facts | Builds
+    | Usage | Facts | Builds | TemplateSeal | TemplateDrop | TemplateList
 )
 
 
@@ -264,6 +285,20 @@ class HostFacts(Answer, frozen=True):
     """Sentences about what is left of VMs that do not run; nothing of it was removed."""
 
 
+class Held(msgspec.Struct, frozen=True):
+    """A template's memory. `size` in bytes that it takes on the host; `sealed` once it can be forked from."""
+
+    template: str
+    size: int
+    sealed: bool
+
+
+class Templates(Answer, frozen=True):
+    """Every template's memory that the helper holds."""
+
+    held: tuple[Held, ...]
+
+
 class Built(Answer, frozen=True):
     """Digest of kernel, initrd and guest program, and QEMU's own version line."""
 
@@ -299,7 +334,7 @@ class Disk(Answer, frozen=True):
     snapshots: tuple[Kept, ...]
 
 
-Reply = Built | Grown | Disk | Done | Refused | Process | Used | HostFacts | Mended
+Reply = Built | Grown | Disk | Done | Refused | Process | Used | HostFacts | Mended | Templates
 
 encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(Request).decode

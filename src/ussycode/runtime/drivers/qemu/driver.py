@@ -19,6 +19,8 @@ from ussycode.runtime.drivers.qemu import merging, saved, storage
 from ussycode.runtime.drivers.qemu.machine import Host, Machine
 from ussycode.runtime.drivers.qemu.merging import Merge
 from ussycode.runtime.drivers.qemu.storage import Ground, Layers
+from ussycode.runtime.drivers.qemu.template import Workshop
+from ussycode.runtime.drivers.qemu.templates import Limits, Templates
 from ussycode.runtime.export import Export
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.images.store import Image, ImageStore
@@ -41,10 +43,10 @@ class QemuDriver:
 
     def __init__(
         self, instance: Instance, images: ImageStore, helper: HelperClient, accel: Accel, clock: Clock,
-        boot_timeout: float = BOOT_SECONDS, check_seconds: float = guard.CHECK_SECONDS,
+        boot_timeout: float = BOOT_SECONDS, check_seconds: float = guard.CHECK_SECONDS, limits: Limits | None = None,
     ) -> None:
         """`helper` speaks to the privileged helper of the same instance; `boot_timeout` in seconds, as the time
-        between two looks after the network.
+        between two looks after the network. Without `limits` there are no templates: every VM boots.
         """
         self._check_seconds = check_seconds
         self._images = images
@@ -55,7 +57,12 @@ class QemuDriver:
         self._untidy = asyncio.Event()
         boots = asyncio.Semaphore(max(2, os.cpu_count() or 1))
         self.layers = Layers(instance, helper)
-        self._host = Host(instance, helper, accel, clock, boot_timeout, boots, self.layers, self._changed)
+        workshop = Workshop(instance, helper, self.layers, accel, clock, boot_timeout)
+        self.templates = Templates(workshop, limits or Limits(), images.find, self._starting)
+        self._host = Host(
+            instance, helper, accel, clock, boot_timeout, boots, self.layers, self._changed, self.templates,
+            self._base,
+        )
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever a VM changes phase, so that nobody has to poll."""
@@ -64,7 +71,9 @@ class QemuDriver:
     async def open(self) -> None:
         """Load the network rules and take over every VM that is on disk, running or not."""
         await self._host.helper.net_up()
-        self._host = replace(self._host, build=await self._build())
+        build, kernel = await self._build()
+        self._host = replace(self._host, build=build)
+        await self.templates.open(f"{build} {kernel}")
         self._guard = asyncio.create_task(guard.watch(self._host.helper.net_check, self._check_seconds))
         for state in saved.every(self._host.instance.data / "vms"):
             machine = Machine(self._host, state)
@@ -80,6 +89,7 @@ class QemuDriver:
         for task in filter(None, (self._guard, self._merger)):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        await self.templates.close()
         await asyncio.gather(*(machine.leave() for machine in self._machines.values()))
 
     async def seen(self) -> Sequence[Seen]:
@@ -192,12 +202,23 @@ class QemuDriver:
         machine = self._machines.get(vm)
         return "" if machine is None else machine.console()
 
-    async def _build(self) -> str:
-        """What a machine's memory depends on besides its own size."""
+    def _starting(self) -> bool:
+        return any(machine.saved.phase is Phase.STARTING for machine in self._machines.values())
+
+    def _base(self, state: saved.Saved) -> Path:
+        """The disk of the image that a VM was made from. Raises ORIGIN_GONE."""
+        image = self._images.get(state.want.image, state.digest)
+        if image is None:
+            raise disks.ORIGIN_GONE(what="the image")
+        return image.disk
+
+    async def _build(self) -> tuple[str, str]:
+        """What a machine's memory depends on besides its own size; what a boot depends on besides that."""
         built = await self._host.helper.builds()
         cpu = Path("/proc/cpuinfo").read_text() if self._host.accel is Accel.KVM else ""
         facts = sorted({line for line in cpu.splitlines() if line.startswith(("model name", "flags"))})
-        return " ".join([built.qemu, self._host.accel, hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]])
+        seen = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+        return " ".join([built.qemu, self._host.accel, seen]), built.boot
 
     def _changed(self) -> None:
         for listener in self._listeners:
@@ -269,10 +290,12 @@ class QemuDriver:
         """Write down what a VM is to be made from, so that it is made only once whatever happens meanwhile."""
         if want.origin.kind is OriginKind.IMAGE:
             image = self._image(want, None)
+            template = self.templates.choose(want, image)
             return self._write_down(saved.Saved(
                 want=want, digest=image.digest, init=image.init, login_user=image.login_user,
                 default_port=image.default_port, phase=Phase.ABSENT, service=image.service,
                 disk_turn=want.disk_turn, disk_gib=max(want.disk_gib, _gib(image)), top=storage.new_name(), fresh=True,
+                chain=() if template is None else (template.layer,), template="" if template is None else template.id,
             ))
         source = self._source(want)
         async with source.verbs:
@@ -281,6 +304,7 @@ class QemuDriver:
                 source.saved, want=want, phase=Phase.ABSENT, boot=0, detail="", console="", cold=False, pending="",
                 draft="", source=saved.Source.BOOT, snapshots=(), disk_turn=want.disk_turn,
                 disk_gib=max(want.disk_gib, ground.gib), chain=ground.chain, top=storage.new_name(), fresh=True,
+                template="",
             ))
 
     async def _remake(self, machine: Machine, want: Want, image: Image) -> None:

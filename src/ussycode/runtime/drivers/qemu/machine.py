@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,11 +17,13 @@ from ussycode.base.errors import Failure
 from ussycode.runtime import disks
 from ussycode.runtime.driver import Egress, Phase, Sample, Seen, Want
 from ussycode.runtime.drivers.qemu import console, endings, fullness, memory
+from ussycode.runtime.drivers.qemu import template as making
 from ussycode.runtime.drivers.qemu.live import Running
 from ussycode.runtime.drivers.qemu.monitor import Monitor
 from ussycode.runtime.drivers.qemu.process import Watch
 from ussycode.runtime.drivers.qemu.saved import Kept, Saved, Source, forget, save
 from ussycode.runtime.drivers.qemu.storage import Disk, Ground, Layers, allocated
+from ussycode.runtime.drivers.qemu.templates import Templates
 from ussycode.runtime.drivers.qemu.turn import Turn
 from ussycode.runtime.guest.channel import ControlChannel
 from ussycode.runtime.guest.identity import Identity
@@ -41,6 +44,8 @@ CONNECT_LOOK = 0.02
 KILL_SECONDS = 5.0
 """Time between `quit` and SIGKILL, and the longest wait after SIGKILL."""
 CONFIGURE_SECONDS = 30.0
+FORK_SECONDS = 20.0
+"""How long a copy of a template may take to have its identity; far more than it needs, and less than a person waits."""
 STEADY_SECONDS = 60.0
 """How long a verb that needs the disk waits for a boot under way."""
 MAX_RESETS, RESET_WINDOW = 3, 120.0
@@ -60,6 +65,9 @@ class Host:
     boots: asyncio.Semaphore
     layers: Layers
     changed: Callable[[], None]
+    templates: Templates
+    base: Callable[[Saved], Path]
+    """The image's disk that a VM was made from."""
     build: str = ""
     """What machines are made of here; memory of another build is not gone on from."""
 
@@ -148,7 +156,8 @@ class Machine:
         if self._life is not None or self.saved.boot >= want.boot:
             return
         memory.drop(self.folder)
-        self._begin(want, Source.BOOT)
+        fork = self.saved.fresh and bool(self.saved.template)
+        self._begin(want, Source.TEMPLATE if fork else Source.BOOT)
 
     def _begin(self, want: Want, source: Source, *, cold: bool = False) -> None:
         self._ending = False
@@ -386,18 +395,31 @@ class Machine:
                 await self._clear_away()
             record = None
             if ending is endings.UNFIT:
-                self._become(Phase.STARTING, source=Source.BOOT, cold=True)
+                await self._boot_instead()
                 continue
             resets = resets + 1 if self.host.clock.now() - born < RESET_WINDOW else 1
             if resets > MAX_RESETS:
                 return endings.TOO_MANY_RESETS
             self._become(Phase.STARTING)
 
+    async def _boot_instead(self) -> None:
+        """The memory that was to be gone on from is of no use."""
+        if self.saved.source is Source.TEMPLATE:
+            gib = self.saved.disk_gib or self.saved.want.disk_gib
+            await self.disk.remake(Ground((), gib), self.host.base(self.saved), self.saved.disk_turn)
+            self._become(Phase.STARTING, source=Source.BOOT)
+        else:
+            self._become(Phase.STARTING, source=Source.BOOT, cold=True)
+
     async def _one_boot(self, record: Record | None) -> endings.Ending:
         want = self.saved.want
+        if self.saved.source is Source.TEMPLATE and not self._can_fork():
+            return endings.UNFIT
         async with Turn(self.host.boots, waits=self.saved.phase is Phase.STARTING) as turn:
             adopted = record is not None
-            record = record or await self._spawn()
+            record = record or await self._spawn_if_fit()
+            if record is None:
+                return endings.UNFIT
             run = self.host.instance.vm_run(want.vm)
             with Watch(record) as watch:
                 self._record, self._watch = record, watch
@@ -418,13 +440,30 @@ class Machine:
             await self._channel.close()
             self._channel = None
 
+    def _can_fork(self) -> bool:
+        """A copy starts on an untouched disk: what a start that was cut off left there does not fit the memory."""
+        return self.saved.fresh and self.host.templates.ready(self.saved.template) is not None
+
+    async def _spawn_if_fit(self) -> Record | None:
+        """The process; None when there is none because the helper has not got the template any more."""
+        try:
+            return await self._spawn()
+        except Failure as failure:
+            if self.saved.source is not Source.TEMPLATE:
+                raise
+            _log.warning("no copy of a template", vm=self.saved.want.vm, why=failure.sentence)
+            await self._blame_template()
+            return None
+
     async def _spawn(self) -> Record:
         """Ask the helper for the process. Cannot be cut off half way: a QEMU that nobody knows must not arise."""
         await self.disk.ready()
         want, saved = self.saved.want, self.saved
+        fork = saved.source is Source.TEMPLATE
         asked = asyncio.ensure_future(self.host.helper.spawn(
             want.vm, want.number, want.vcpus, want.memory_mib, saved.init, self.host.accel, saved.top,
             confined=want.egress is Egress.INTEGRATIONS, incoming=saved.source is not Source.BOOT,
+            template=saved.template if fork else None,
         ))
         try:
             process = await asyncio.shield(asked)
@@ -452,10 +491,13 @@ class Machine:
                 task.cancel()
             await asyncio.gather(loading, ended, return_exceptions=True)
         if not loaded:
-            _log.warning("memory is of no use", vm=self.saved.want.vm)
+            _log.warning("memory is of no use", vm=self.saved.want.vm, source=self.saved.source.value)
             memory.drop(self.folder)
             await self._quit_or_kill(watch)
+            await self._blame_template()
             return False
+        if self.saved.source is Source.TEMPLATE:
+            return True
         memory.give_up(self.folder)
         self._become(Phase.STARTING, source=Source.BOOT)
         with suppress(Failure):
@@ -463,17 +505,47 @@ class Machine:
         return True
 
     async def _loaded(self, monitor: Monitor) -> bool:
+        if self.saved.source is Source.TEMPLATE:
+            return await self._copied(monitor)
         try:
             with (self.folder / memory.FILE).open("rb") as file:
                 return await monitor.load(file.fileno())
         except (OSError, Failure):
             return False
 
+    async def _blame_template(self) -> None:
+        if self.saved.source is Source.TEMPLATE and not self._ending:
+            await self.host.templates.failed(self.saved.template)
+
+    async def _copied(self, monitor: Monitor) -> bool:
+        """Let a copy of the template run; nobody's yet, with nothing in it that waits to be started."""
+        found = self.host.templates.ready(self.saved.template)
+        if found is None:
+            return False
+        try:
+            with os.fdopen(making.open_state(self.host.templates.state(found)), "rb") as file:
+                loaded = await monitor.load(file.fileno(), shared=True)
+            if not loaded:
+                return False
+            if self.saved.disk_gib > found.gib:
+                await monitor.resize(self.saved.disk_gib << 30)
+            await monitor.go_on()
+        except (OSError, Failure):
+            return False
+        return True
+
     async def _watch_over(
         self, watch: Watch, monitor: Monitor, channel: ControlChannel, turn: Turn
     ) -> endings.Ending:
-        booted = await self._until_it_answers(watch, channel)
+        fork = self.saved.source is Source.TEMPLATE
+        booted = await self._until_it_answers(watch, channel, FORK_SECONDS if fork else self.host.boot_timeout)
         turn.over()
+        if fork and not booted and not self._ending:
+            await self._quit_or_kill(watch)
+            await self._blame_template()
+            return endings.UNFIT
+        if fork and booted:
+            self.host.templates.succeeded(self.saved.template)
         if not booted and not watch.over.is_set() and not self._ending:
             await self._quit_or_kill(watch)
             return endings.silent(self.host.boot_timeout)
@@ -495,11 +567,11 @@ class Machine:
             return (await self.host.helper.look(self.saved.want.vm, self.saved.want.number)).exit
         return None
 
-    async def _until_it_answers(self, watch: Watch, channel: ControlChannel) -> bool:
-        """Configure the guest and say so; False when it ended or stayed silent for the boot timeout."""
+    async def _until_it_answers(self, watch: Watch, channel: ControlChannel, seconds: float) -> bool:
+        """Configure the guest and say so; False when it ended or stayed silent for so many seconds."""
         if self.saved.phase is Phase.RUNNING:  # adopted: it was configured by the process before us
             return True
-        answered = asyncio.create_task(self._configure(channel))
+        answered = asyncio.create_task(self._configure(channel, seconds))
         ended = asyncio.create_task(watch.over.wait())
         try:
             await asyncio.wait({answered, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -509,14 +581,14 @@ class Machine:
             for task in (answered, ended):
                 task.cancel()
             await asyncio.gather(answered, ended, return_exceptions=True)
-        self._become(Phase.RUNNING)
+        self._become(Phase.RUNNING, source=Source.BOOT)
         return True
 
-    async def _configure(self, channel: ControlChannel) -> bool:
+    async def _configure(self, channel: ControlChannel, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(self.host.boot_timeout):
+            async with asyncio.timeout(seconds):
                 while True:
-                    await channel.ready(self.host.boot_timeout)
+                    await channel.ready(seconds)
                     with suppress(Failure):  # a connection lost half way through is made again
                         await channel.configure(self._identity(self.saved.want), timeout=CONFIGURE_SECONDS)
                         return True
@@ -529,6 +601,7 @@ class Machine:
             hostname=want.name, address=instance.address(want.number), secret=want.secret,
             address6=instance.address6(want.number) if taps.speaks_ipv6(instance, want.number) else "",
             machine_id=hashlib.sha256(want.vm.encode()).hexdigest()[:32], login_user=self.saved.login_user,
+            mac=instance.mac(want.number) if self.saved.source is Source.TEMPLATE else "",
             service=self.saved.service.commanded(want.command),
             env=want.env, authorized_keys=want.authorized_keys,
         )

@@ -46,12 +46,15 @@ async def write(folder: Path, monitor: Monitor, memory_mib: int, fits: str) -> N
     flush(folder)
 
 
-async def stream(draft: Path, monitor: Monitor) -> None:
-    """Halt the machine and write all of its memory and devices to `draft`. Raises PAUSE_FAILED."""
+async def stream(draft: Path, monitor: Monitor, *, shared: bool = False) -> None:
+    """Halt the machine and write all of its memory and devices to `draft`. Raises PAUSE_FAILED.
+
+    `shared` leaves memory out that lies in a file of its own.
+    """
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         await monitor.halt()
-        if not await monitor.save(fd):
+        if not await monitor.save(fd, shared=shared):
             raise PAUSE_FAILED(why="QEMU could not write it")
     finally:
         os.close(fd)

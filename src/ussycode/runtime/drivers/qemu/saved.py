@@ -20,6 +20,7 @@ class Source(enum.StrEnum):
 
     BOOT = "boot"
     MEMORY = "memory"
+    TEMPLATE = "template"
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -51,7 +52,8 @@ class Saved(msgspec.Struct, frozen=True):
     detail: str = ""
     console: str = ""
     source: Source = Source.BOOT
-    """What the present start goes on from; BOOT again the moment before the guest runs on."""
+    """What the present start goes on from. BOOT again the moment before a paused guest runs on, and once a copy of
+    a template has an identity of its own."""
     cold: bool = False
     """The last resume had no memory to go on from."""
     top: str = ""
@@ -65,6 +67,8 @@ class Saved(msgspec.Struct, frozen=True):
     draft: str = ""
     """Top-to-be of a disk that is being made anew."""
     snapshots: tuple[Kept, ...] = ()
+    template: str = ""
+    """The template that the disk was made on, and that the first start may go on from."""
 
 
 def load(folder: Path) -> Saved | None:

@@ -157,6 +157,7 @@ class Disk:
         await self._overlay(draft, ground.chain, base, size)
         self.keep(replace(
             self.record(), top=draft, draft="", chain=ground.chain, fresh=True, disk_turn=turn, disk_gib=size,
+            template="",
         ))
 
     async def ready(self) -> None:

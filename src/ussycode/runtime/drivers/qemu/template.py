@@ -1,0 +1,191 @@
+"""A template: a machine that was booted once and stopped before it was anybody; new machines start as copies of it."""
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from ussycode.base.clock import Clock
+from ussycode.base.errors import ErrorCode, Failure, Kind
+from ussycode.runtime import disks
+from ussycode.runtime.drivers.qemu import memory
+from ussycode.runtime.drivers.qemu.monitor import Monitor
+from ussycode.runtime.drivers.qemu.process import Watch
+from ussycode.runtime.drivers.qemu.saved import forget
+from ussycode.runtime.drivers.qemu.storage import Layers, new_name
+from ussycode.runtime.guest.channel import ControlChannel
+from ussycode.runtime.images.store import Image
+from ussycode.runtime.instance import FIRST_TEMPLATE, Instance
+from ussycode.runtime.privileged import processes, vm_files
+from ussycode.runtime.privileged.client import HelperClient
+from ussycode.runtime.privileged.processes import Record
+from ussycode.runtime.privileged.protocol import Accel
+from ussycode.runtime.publish import write_atomically
+
+PREFIX = "tpl_"
+"""What the id of a template's machine begins with, where others have `vm_`."""
+STATE, _ABOUT = "state", "template.json"
+NUMBER = FIRST_TEMPLATE
+"""Templates are booted one after the other, so one number is enough."""
+END_SECONDS = 10.0
+"""Time that QEMU has to end, once the template is written."""
+TEMPLATE_FAILED = ErrorCode("template.failed", Kind.FAILED, "no template could be made: {why}")
+
+
+class Class(msgspec.Struct, frozen=True):
+    """Machines that can start as copies of one template. `build` is what they are made of besides the image."""
+
+    image: str
+    digest: str
+    owner: str
+    """Whose image it is; empty for an image of the operator's, of which everybody may have copies."""
+    vcpus: int
+    memory_mib: int
+    build: str
+
+
+class Template(msgspec.Struct, frozen=True):
+    """A finished template. `layer` is its disk, `crc` that of its device state, `made` in Unix seconds."""
+
+    id: str
+    of: Class
+    layer: str
+    gib: int
+    crc: int
+    made: float
+
+    @property
+    def machine(self) -> str:
+        """Id of the machine that it was."""
+        return PREFIX + self.id[:16]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What templates are made with. `boot_timeout` in seconds."""
+
+    instance: Instance
+    helper: HelperClient
+    layers: Layers
+    accel: Accel
+    clock: Clock
+    boot_timeout: float
+
+    def folder(self, template: Template) -> Path:
+        """Where a template's device state lies; control alone reads it."""
+        return self.instance.vm_data(template.machine)
+
+    def is_whole(self, template: Template) -> bool:
+        """Whether disk and device state are as they were written."""
+        with suppress(OSError):
+            state = (self.folder(template) / STATE).read_bytes()
+            return zlib.crc32(state) == template.crc and self.layers.path(template.layer).exists()
+        return False
+
+    def every(self) -> Iterator[Template]:
+        """The templates that are on disk."""
+        for place in sorted((self.instance.data / "vms").glob(f"{PREFIX}*")):
+            with suppress(OSError, msgspec.DecodeError):
+                yield msgspec.json.decode((place / _ABOUT).read_bytes(), type=Template)
+
+    async def make(self, of: Class, image: Image) -> Template:
+        """Boot a machine of the class, stop it before it has an identity, and keep it.
+
+        Raises TEMPLATE_FAILED, NO_ROOM or what the helper refuses, and leaves nothing behind then.
+        """
+        gib = -(-image.disk.stat().st_size >> 30)
+        draft = Template(secrets.token_hex(16), of, new_name(), gib, 0, self.clock.now())
+        try:
+            with self.layers.pinned((draft.layer,)):
+                made = await self._made(draft, image)
+                write_atomically(self.folder(made) / _ABOUT, msgspec.json.encode(made).decode(), 0o600)
+        except BaseException:
+            await asyncio.shield(asyncio.ensure_future(self.remove(draft)))
+            raise
+        return made
+
+    async def remove(self, template: Template) -> None:
+        """Let go of a template, whole or not. Its disk stays as long as a VM stands on it. Idempotent."""
+        with suppress(Failure):
+            await self.end(template.machine)
+        with suppress(Failure):
+            await self.helper.template_drop(template.id)
+        forget(self.folder(template))
+
+    async def end(self, machine: str) -> None:
+        """Kill the machine of a template-to-be, when it runs, and remove root's traces of it."""
+        record = processes.read(self.instance.vm_run(machine))
+        if record is None:
+            return
+        with Watch(record) as watch:
+            await self.helper.kill(machine, record.number)
+            await watch.ended_within(END_SECONDS)
+        await self.helper.remove_traces(machine, record.number)
+
+    async def _made(self, draft: Template, image: Image) -> Template:
+        folder = self.folder(draft)
+        folder.mkdir(mode=0o711, exist_ok=True)
+        self.instance.give_to_control(folder)
+        await self._make_disk(draft, image)
+        await self._run(draft, image)
+        await self.helper.remove_traces(draft.machine, NUMBER)
+        await self.helper.template_seal(draft.id)
+        await self.helper.disk_seal(draft.machine, NUMBER, draft.layer)
+        return msgspec.structs.replace(draft, crc=zlib.crc32((folder / STATE).read_bytes()))
+
+    async def _make_disk(self, draft: Template, image: Image) -> None:
+        place = self.layers.path(draft.layer)
+        self.layers.making.add(draft.layer)
+        try:
+            await disks.make_overlay(image.disk, place, draft.gib)
+        finally:
+            self.layers.making.discard(draft.layer)
+        self.instance.give_to_control(place)
+        await self.helper.disk_own(draft.machine, NUMBER, draft.layer)
+
+    async def _run(self, draft: Template, image: Image) -> None:
+        """From spawn to end; in between, the machine is written down at the moment at which its agent speaks."""
+        process = await self.helper.spawn(
+            draft.machine, NUMBER, draft.of.vcpus, draft.of.memory_mib, image.init, self.accel, draft.layer,
+            template=draft.id,
+        )
+        run = self.instance.vm_run(draft.machine)
+        with ExitStack() as held:
+            watch = held.enter_context(
+                Watch(Record(process.pid, process.started, NUMBER, self.instance.uid(NUMBER)))
+            )
+            async with Monitor(run / vm_files.QMP_SOCKET) as monitor:
+                await self._until_it_speaks(run, watch)
+                await memory.stream(self.folder(draft) / STATE, monitor, shared=True)
+                await monitor.quit()
+            if not await watch.ended_within(END_SECONDS):
+                raise TEMPLATE_FAILED(why="its machine does not end")
+
+    async def _until_it_speaks(self, run: Path, watch: Watch) -> None:
+        """Wait for the agent's hello, and let go of it: nobody is connected when the machine is written down."""
+        channel = ControlChannel(run / vm_files.AGENT_SOCKET, self.clock)
+        channel.start()
+        said = asyncio.create_task(channel.ready(self.boot_timeout))
+        ended = asyncio.create_task(watch.over.wait())
+        try:
+            await asyncio.wait({said, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not said.done():
+                raise TEMPLATE_FAILED(why="its machine ended while it booted")
+            said.result()
+        finally:
+            for task in (said, ended):
+                task.cancel()
+            await asyncio.gather(said, ended, return_exceptions=True)
+            await channel.close()
+
+
+def open_state(folder: Path) -> int:
+    """A descriptor of a template's device state, for one clone. Raises OSError."""
+    return os.open(folder / STATE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
