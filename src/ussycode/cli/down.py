@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import concurrent.futures.thread  # noqa: F401  - asyncio imports it with its first thread, when we may not read it any more
 import os
 import signal
 import time
