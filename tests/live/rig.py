@@ -167,13 +167,15 @@ def until(check: object, seconds: float, what: str) -> None:
 
 
 @contextmanager
-def platform(data: Path, home: Path, live: Path, *options: str) -> Iterator[Platform]:
-    """A platform on four free ports, with kernel and images taken from `live`; down and gone afterwards."""
+def platform(
+    data: Path, home: Path, live: Path, *options: str, ports: Mapping[str, int] | None = None,
+) -> Iterator[Platform]:
+    """A platform on free ports or `ports`, with kernel and images taken from `live`; down and gone afterwards."""
     data.mkdir(mode=0o755)
     for shared in ("cache", "images"):
         (data / shared).symlink_to(live / shared)
     names = ("ssh", "https", "http", "metrics")
-    made = Platform(data, home, dict(zip(names, free_ports(), strict=True)), options)
+    made = Platform(data, home, ports or dict(zip(names, free_ports(), strict=True)), options)
     made.person("admin")
     (home / "admin.pub").write_bytes((home / "admin" / "key.pub").read_bytes())
     try:

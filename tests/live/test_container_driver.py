@@ -105,7 +105,10 @@ async def ended(driver: ContainerDriver, *phases: Phase) -> None:
 
 
 def nothing_left(instance: Instance) -> None:
-    """No interface, process, mount, loop device, cgroup or file of any container."""
+    """No interface, process, mount, loop device, cgroup or file of any container made here.
+
+    The helper removed at its start what groups others had left in this slot.
+    """
     mounts = Path("/proc/self/mounts").read_text()
     loops = subprocess.run(["losetup", "-l", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, check=True)
     assert taps.leftover(instance) == []

@@ -16,7 +16,8 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJzDOXvS0ZkB2bq8v1yYkN0Vn5t9h6n8v6mJ
 LINES = (
     "help", "help share", "whoami", "ls", "ls -l", "ls 'no-such-*'", "ssh-key list", "browser", "exit", "doc",
     "doc tokens", "ssh-config", "completion bash", "complete 'ls --'", "quota", "image ls",
-    "set-region local", "email ls", "email add {}@example.com", "email rm {}@example.com", "invite {}@example.com",
+    "set-region local", "email ls", "email add {}@example.com", "email rm {}@example.com", "passkey list",
+    "invite {}@example.com",
     "defaults read", "defaults write dev.exe new.cpu 1", "defaults delete dev.exe new.cpu",
     "new --name {}-box --env A=1", "ls {}-box", "share show {}-box", "share port {}-box", "share port {}-box 3000",
     "share set-public {}-box", "share set-private {}-box", "restart {}-box", "rename {}-box {}-bin",
@@ -43,6 +44,7 @@ FAILING = (
     ("share remove nothere a@example.com", 1, 422), ("share add-link nothere", 1, 422),
     ("share remove-link nothere x", 1, 422), ("share access nothere allow", 1, 422),
     ("share receive-email nothere", 1, 422), ("domain add nothere a.example.com", 1, 422),
+    ("passkey rename nothing other", 1, 422), ("passkey rm nothing", 1, 422),
     ("domain rm nothere a.example.com", 1, 422), ("domain ls nothere", 1, 422),
 )
 ALLOWED = sorted({c.name for c in COMMANDS})

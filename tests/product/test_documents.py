@@ -35,15 +35,16 @@ LINES = (
     "defaults write dev.exe new.env EDITOR=vim", "defaults delete dev.exe new.env", f"ssh-key add {KEY}",
     "ssh-key rename laptop desk", "ssh-key tag desk prod", "ssh-key list", "ssh-key generate-api-key --label ci",
     "ssh-key generate-api-key --vm demo --exp never", "ssh-key list", "ssh-key revoke-token ci", "ssh-key remove desk",
-    "browser", "browser --list", "email ls", "email add olive@example.org", "email rm olive@example.org",
-    "invite friend@example.org",
+    "browser", "browser --list", "passkey list", "email ls", "email add olive@example.org",
+    "email rm olive@example.org", "invite friend@example.org",
 )
 ELSEWHERE = {
     "image pull": "tests/product/test_image_commands.py", "image rm": "tests/product/test_image_commands.py",
     "usy0-to-usy1": "tests/product/test_tokens.py", "email verify": "tests/product/test_email.py",
     "email primary": "tests/product/test_email.py", "ssh": "tests/product/test_exec_streams.py",
     "export": "tests/product/test_export.py", "domain add": "tests/product/test_domains.py",
-    "domain rm": "tests/product/test_domains.py",
+    "domain rm": "tests/product/test_domains.py", "passkey rename": "tests/product/test_passkeys.py",
+    "passkey remove": "tests/product/test_passkeys.py",
 }
 """Commands that need more than a line, and where they are run."""
 

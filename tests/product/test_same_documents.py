@@ -35,8 +35,9 @@ LINES = (
     "rm other", "trash ls", "trash restore other", "rm other", "trash empty", "share show demo", "share port demo 3000",
     "share set-public demo", "share set-private demo", "image ls", "defaults write dev.exe new.env EDITOR=vim",
     "defaults read", "defaults delete dev.exe new.env", f"ssh-key add {KEY}", "ssh-key rename laptop desk",
-    "ssh-key tag desk prod", "ssh-key remove desk", "browser --list", "email ls", "email add o@example.org",
-    "email rm o@example.org", "invite friend@example.org", "share --help", "nosuch", "new --nmae x", "new --name x",
+    "ssh-key tag desk prod", "ssh-key remove desk", "browser --list", "passkey list", "passkey rename a b",
+    "passkey rm a", "email ls", "email add o@example.org", "email rm o@example.org", "invite friend@example.org",
+    "domain ls", "share --help", "nosuch", "new --nmae x", "new --name x",
     "restart nothere", "rename nothere other", "ssh-key remove nothing", "new --image none", "resize demo --disk 1G",
     "billing plan", "team", "comment demo", "exit now",
 )
@@ -44,6 +45,7 @@ PRINTED_ONCE = {"browser", "ssh-key list", "ssh-key generate-api-key", "ssh-key 
 """What they print differs by how the caller came in, or each time: their own tests look at them."""
 ELSEWHERE = {
     "image pull", "image rm", "email verify", "email primary", "ssh", "export", "logout", "complete", "help", "exit",
+    "domain add", "domain rm",
 }
 SHIFTING = (
     (r"SHA256:[\w+/]+", "PRINT"), (r"ssh-ed25519 [\w+/=]{60,}", "KEY"), (r"\b(vm|user|snap)_[a-z0-9]{8,}", r"\1_ID"),

@@ -47,10 +47,11 @@ class Sockets:
 @dataclass(frozen=True)
 class Certificates:
     """Where certificates come from: the operator's `files`, our own authority (`local`: its root and an
-    intermediate with key), and otherwise ACME on demand."""
+    intermediate with key), and otherwise ACME on demand, from a server that is trusted by `acme_root`."""
 
     files: tuple[str, str] | None = None
     local: tuple[str, str, str] | None = None
+    acme_root: str = ""
 
 
 def caddyfile(
@@ -86,7 +87,7 @@ def _authority(config: Config, certificates: Certificates) -> list[str]:
         ]
     lines += [f"\temail {config.acme_email}"] if config.acme_email else []
     lines += [f"\tacme_ca {_quoted(config.acme_directory)}"] if config.acme_directory else []
-    lines += [f"\tacme_ca_root {_quoted(str(config.acme_root))}"] if config.acme_root else []
+    lines += [f"\tacme_ca_root {_quoted(certificates.acme_root)}"] if certificates.acme_root else []
     return lines
 
 

@@ -14,6 +14,7 @@ from ussycode.base.errors import Failure
 from ussycode.cli import prepare, state
 from ussycode.config import Config
 from ussycode.runtime import host_tool
+from ussycode.runtime.instance import Instance
 from ussycode.runtime.kernel import BootFiles
 
 MEMORY_MIB = 2048
@@ -51,7 +52,8 @@ def doctor(config: Config, asked: argparse.Namespace) -> int:
 
 def examine(config: Config) -> Iterator[Check]:
     """All checks, cheap ones first."""
-    for look in (_root, _tools, _memory, _disk, _ports, _tun, _key, _kernel, _image, _kvm, _containers, _network):
+    for look in (_root, _tools, _memory, _disk, _ports, _tun, _key, _kernel, _image, _kvm, _containers, _network,
+                 _leftovers):
         try:
             yield look(config)
         except Failure as failure:
@@ -179,3 +181,48 @@ def _network(config: Config) -> Check:
     if found:
         return Check("network", False, "; ".join(found), "allow forwarding from the VMs' interfaces")
     return Check("network", True, "no firewall policy in the way of the VMs")
+
+
+def _leftovers(config: Config) -> Check:
+    """What crashes left behind; told and never removed, because it may be somebody's only copy."""
+    from ussycode.runtime import instance as instances
+    from ussycode.runtime import leftovers
+
+    mine = instances.load(config.data_dir)
+    if mine is None or os.geteuid() != 0:
+        return Check("left", True, "nothing of an earlier run was looked for")
+    found = (*leftovers.of_host(mine, leftovers.numbers(mine)), *_left_in_data(config, mine))
+    if found:
+        return Check("left", False, "; ".join(found), "nothing goes by itself; each sentence says what removes it")
+    return Check("left", True, "no process, interface, rule or file of a VM that is not there")
+
+
+def _left_in_data(config: Config, mine: Instance) -> tuple[str, ...]:
+    from ussycode.runtime import leftovers
+
+    file = config.data_dir / "control" / "ussycode.db"
+    return leftovers.of_data(mine, _known_vms(file), _needed(config, mine)) if file.exists() else ()
+
+
+def _needed(config: Config, mine: Instance) -> set[str]:
+    """Disks that may be needed: those of the records; all, where one cannot be read or somebody works with them."""
+    from ussycode.runtime.drivers.qemu import saved, storage
+
+    vms, now = mine.data / "vms", state.read(config.data_dir)
+    records = list(saved.every(vms))
+    sure = len(records) == len(list(vms.glob("*/vm.json"))) and not (now is not None and state.alive(now.supervisor))
+    if not sure:
+        return {place.name.partition(".")[0] for place in mine.layers.iterdir()}
+    return {name for record in records for name in storage.names(record)}
+
+
+def _known_vms(file: Path) -> frozenset[str]:
+    from ussycode.base.clock import SystemClock
+    from ussycode.base.db import Database
+    from ussycode.vms import store
+
+    db = Database(file, SystemClock())
+    try:
+        return db.read_now(store.ids)
+    finally:
+        db.close()

@@ -33,7 +33,7 @@ def front(config: Config, asked: argparse.Namespace) -> int:
     if asked.which == "haproxy":
         print(haproxy.configuration(config, edge, asked.certificates), end="")
     else:
-        listen, made = caddy.Sockets.opened(config.listen), caddy.Certificates(_files(config))
+        listen, made = caddy.Sockets.opened(config.listen), _named(config)
         print(caddy.caddyfile(config, edge, listen, made, admin=ADMIN_SOCKET), end="")
     return 0
 
@@ -63,19 +63,22 @@ def _certificates(config: Config, opened: list[int]) -> caddy.Certificates:
         opened.append(fd)
         return f"/proc/self/fd/{fd}"
 
-    if (files := _files(config)) is not None:
-        return caddy.Certificates(files=(shown(Path(files[0]).read_bytes()), shown(Path(files[1]).read_bytes())))
+    named = _named(config)
+    root = shown(Path(named.acme_root).read_bytes()) if named.acme_root else ""
+    if named.files is not None:
+        chain, key = (shown(Path(file).read_bytes()) for file in named.files)
+        return caddy.Certificates(files=(chain, key), acme_root=root)
     if config.acme_directory or not config.on_loopback:
-        return caddy.Certificates()
+        return caddy.Certificates(acme_root=root)
     authority = open_authority(config.data_dir / "ca", SystemClock())
     made = authority.intermediate(config.domain)
     return caddy.Certificates(local=(shown(authority.root_pem), shown(made.certificate), shown(made.key)))
 
 
-def _files(config: Config) -> tuple[str, str] | None:
-    if config.tls_cert is None or config.tls_key is None:
-        return None
-    return str(config.tls_cert), str(config.tls_key)
+def _named(config: Config) -> caddy.Certificates:
+    """What the settings name, by its own path."""
+    files = (str(config.tls_cert), str(config.tls_key)) if config.tls_cert and config.tls_key else None
+    return caddy.Certificates(files, acme_root=str(config.acme_root or ""))
 
 
 def answers(config: Config, instance: Instance) -> bool:

@@ -11,7 +11,7 @@ from ussycode.base.errors import ErrorCode, Kind, printable
 from ussycode.cmdline.qr import drawn
 from ussycode.cmdline.render import Style, table
 from ussycode.cmdline.spec import ACCOUNT, command, flag, switch, word
-from ussycode.identity import email_commands, ops, sessions
+from ussycode.identity import email_commands, ops, passkey_commands, sessions
 from ussycode.identity.documents import KeyDocument, KeysDocument, LinkDocument, WhoDocument
 from ussycode.identity.email_commands import SessionsView
 from ussycode.identity.keys import MAX_LINE, PublicKey, read_public_key
@@ -234,4 +234,4 @@ async def logout(ctx: Ctx, a: Logout) -> SessionsView:
     return SessionsView((), f"{count} browser sessions ended" if a.all else "goodbye")
 
 
-ALL = (whoami, key_add, key_rename, key_tag_command, browser, logout, *email_commands.ALL)
+ALL = (whoami, key_add, key_rename, key_tag_command, browser, logout, *passkey_commands.ALL, *email_commands.ALL)

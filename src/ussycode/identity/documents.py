@@ -76,3 +76,20 @@ class InvitedDocument(TypedDict):
 
     status: Literal["invited"]
     email: str
+
+
+class PasskeyDocument(TypedDict):
+    """One passkey; `blocked` since a copy of it was seen, `synced` when it lives on several devices."""
+
+    name: str
+    created_at: str
+    last_used_at: NotRequired[str]
+    synced: bool
+    blocked: bool
+
+
+class PasskeysDocument(TypedDict):
+    """`passkey`; `sessions_ended` after a removal."""
+
+    passkeys: list[PasskeyDocument]
+    sessions_ended: NotRequired[int]

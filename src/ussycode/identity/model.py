@@ -48,6 +48,8 @@ class Session:
     agent: str = ""
     """The browser's own name, cleaned and cut."""
     last_used: float = 0.0
+    passkey: str = ""
+    """Id of the passkey it began with, or empty."""
 
     @property
     def name(self) -> str:

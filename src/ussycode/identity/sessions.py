@@ -34,14 +34,17 @@ class SignIn:
     expires: float
 
 
-def start(tx: Tx, cookie: str, user: str, host: str, parent: str, agent: str) -> SignIn:
-    """Begin a session. `parent` is the digest of the sign-in it comes from, `agent` the browser's own name."""
-    expires = tx.now + SESSION_SECONDS
-    made = Session(secrets.digest(cookie), user, host, parent, tx.now, expires, printable(agent, MAX_AGENT), tx.now)
+def start(tx: Tx, cookie: str, user: str, host: str, parent: str, agent: str, passkey: str = "") -> SignIn:
+    """Begin a session. `parent` is the digest of the sign-in it comes from, `agent` the browser's own name.
+
+    `passkey` is the id of the one it began with; the session ends with it.
+    """
+    expires, known_as = tx.now + SESSION_SECONDS, printable(agent, MAX_AGENT)
+    made = Session(secrets.digest(cookie), user, host, parent, tx.now, expires, known_as, tx.now, passkey)
     for gone in store.trim_sessions(tx, user, MAX_SESSIONS - 1):
         tx.emit(Event("session.ended", SYSTEM, gone, {}))
     store.insert_session(tx, made)
-    tx.emit(Event("session.started", user, made.digest, {"host": host}))
+    tx.emit(Event("session.started", user, made.digest, {"host": host} | ({"passkey": passkey} if passkey else {})))
     return SignIn(cookie, host, expires)
 
 
@@ -83,6 +86,14 @@ async def end_idle(app: App) -> int:
         return len(gone)
 
     return await app.db.write(end)
+
+
+def end_of_passkey(tx: Tx, passkey: str, actor: str) -> int:
+    """End what began with a passkey, on every host it was carried to; how many sign-ins that were."""
+    begun = store.sessions_of_passkey(tx, passkey)
+    for digest in begun:
+        _end(tx, store.delete_sessions(tx, digest), actor)
+    return len(begun)
 
 
 def _end(tx: Tx, digests: list[str], actor: str) -> None:

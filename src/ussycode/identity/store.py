@@ -57,6 +57,7 @@ sessions = sa.Table(
     sa.Column("expires", sa.Float, nullable=False),
     sa.Column("agent", sa.String, nullable=False, server_default=""),
     sa.Column("last_used", sa.Float, nullable=False, server_default="0"),
+    sa.Column("passkey", sa.String, nullable=False, server_default=""),
     sa.Index("sessions_by_parent", "parent"),
 )
 
@@ -197,6 +198,11 @@ def sign_ins_of(tx: Tx, user: str) -> list[Session]:
     own = (sessions.c.user == user) & (sessions.c.parent == "") & (sessions.c.expires > tx.now)
     return [Session(**r._mapping) for r in tx.conn.execute(sa.select(sessions).where(own).order_by(
         sessions.c.created_at.desc(), sessions.c.digest))]
+
+
+def sessions_of_passkey(tx: Tx, passkey: str) -> list[str]:
+    """Digests of the sign-ins that began with a passkey."""
+    return [r[0] for r in tx.conn.execute(sa.select(sessions.c.digest).where(sessions.c.passkey == passkey))]
 
 
 def session_used(tx: Tx, digest: str, at: float) -> None:

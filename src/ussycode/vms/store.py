@@ -107,6 +107,11 @@ def everything(tx: Tx) -> list[Vm]:
     return [_vm(r) for r in tx.conn.execute(sa.select(vms))]
 
 
+def ids(tx: Tx) -> frozenset[str]:
+    """Ids of every VM, those being deleted included."""
+    return frozenset(tx.conn.execute(sa.select(vms.c.id)).scalars())
+
+
 def usage(tx: Tx, owner: str) -> Usage:
     """What an account has now."""
     found = of_owner(tx, owner)

@@ -21,6 +21,7 @@ from ussycode.doors.web.login import Login
 from ussycode.doors.web.manual import ManualPages
 from ussycode.doors.web.mcp import McpDoor
 from ussycode.doors.web.pages import STATIC, Pages, security_headers
+from ussycode.doors.web.passkeys import Passkeys
 from ussycode.doors.web.routes import NO_PAGE, NotAllowed, Routes
 from ussycode.doors.web.trailers import TrailerProtocol
 from ussycode.doors.web.vmhost import VmHost
@@ -53,11 +54,17 @@ class Web:
 
     def _base_routes(self, login: Login, dashboard: Dashboard) -> Routes:
         manual, mail = ManualPages(self._home, self._app.config), ByMail(self._app, self._pages, login)
+        passkeys = Passkeys(self._app, self._pages, login)
         return Routes(
             {
                 "/": {"GET": dashboard.home}, "/dashboard/vms": {"GET": dashboard.rows},
                 "/login": {"GET": login.explain}, "/login/mail": {"POST": mail.begin},
                 "/login/code": {"POST": mail.finish}, "/login/to": {"GET": login.hand_off},
+                "/login/passkey/begin": {"POST": passkeys.begin_sign_in},
+                "/login/passkey/finish": {"POST": passkeys.finish_sign_in},
+                "/passkeys": {"GET": passkeys.page}, "/passkeys/begin": {"POST": passkeys.begin},
+                "/passkeys/finish": {"POST": passkeys.finish}, "/passkeys/rename": {"POST": passkeys.rename},
+                "/passkeys/remove": {"POST": passkeys.remove},
                 "/logout": {"GET": login.ask_leave, "POST": login.leave}, "/healthz": {"GET": self._healthy},
                 "/docs": {"GET": manual.index}, "/docs.md": {"GET": manual.index}, "/llms.txt": {"GET": manual.llms},
                 "/.well-known/jwks.json": {"GET": self._keys},

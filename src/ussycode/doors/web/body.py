@@ -1,11 +1,15 @@
 """Reading request bodies within a bound."""
 from __future__ import annotations
 
+from urllib.parse import parse_qs
+
 from starlette.requests import ClientDisconnect, Request
 
 from ussycode.base.errors import ErrorCode, Kind
 
 TOO_LARGE = ErrorCode("http.too_large", Kind.TOO_LARGE, "the request body has more than {limit} bytes")
+MAX_FORM = 4096
+"""Bytes of a form."""
 CUT_SHORT = ErrorCode("http.cut_short", Kind.BAD_REQUEST, "the request body is cut short")
 
 
@@ -23,3 +27,9 @@ async def read(request: Request, limit: int) -> bytes:
     except ClientDisconnect:
         raise CUT_SHORT() from None
     return bytes(body)
+
+
+async def form(request: Request) -> dict[str, str]:
+    """The first value of each field of a small form. Raises TOO_LARGE."""
+    raw = await read(request, MAX_FORM)
+    return {name: values[0] for name, values in parse_qs(raw.decode(errors="replace")).items()}

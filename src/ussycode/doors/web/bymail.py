@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -16,9 +15,6 @@ from ussycode.identity import emails
 from ussycode.identity.sessions import SignIn
 from ussycode.ports import App
 
-MAX_FORM = 4096
-"""Bytes of a form."""
-
 
 @dataclass(frozen=True)
 class ByMail:
@@ -31,7 +27,7 @@ class ByMail:
     async def begin(self, request: Request, asked: Asked) -> Response:
         """`POST /login/mail`: mails a code when the address may sign in; the page is the same when it may not."""
         self.login.require_own_form(request, asked)
-        form = await _form(request)
+        form = await body.form(request)
         host = form.get("host", "")
         host = host if await serves_vm(self.app, host) else ""
         where = await goal(self.app, host, form.get("path", "/")) if host else "/"
@@ -41,7 +37,7 @@ class ByMail:
     async def finish(self, request: Request, asked: Asked) -> Response:
         """`POST /login/code`: the code buys a session."""
         self.login.require_own_form(request, asked)
-        form = await _form(request)
+        form = await body.form(request)
         agent = request.headers.get("user-agent", "")
         try:
             made, where = await emails.finish_sign_in(self.app, form.get("id", ""), form.get("code", "")[:20], agent)
@@ -83,8 +79,3 @@ class ByMail:
         cookies.start(response, made, self.app.clock.now())
         cookies.forget(response, cookies.NEXT)
         return response
-
-
-async def _form(request: Request) -> dict[str, str]:
-    raw = await body.read(request, MAX_FORM)
-    return {name: values[0] for name, values in parse_qs(raw.decode(errors="replace")).items()}

@@ -11,8 +11,10 @@ NEXT = "__Host-ussycode-next"
 """Where a browser wanted to go before it had to sign in."""
 STATE = "__Host-ussycode-state"
 """Ties a hand-off to the browser that began it, so that nobody is signed in as somebody else by a link."""
+PASSKEY = "__Host-ussycode-passkey"
+"""Ties the challenge that a passkey signs to the browser that asked for it."""
 PENDING_SECONDS = 900
-"""Life of the two that belong to an unfinished sign-in."""
+"""Life of those that belong to an unfinished sign-in."""
 
 
 def session(request: Request) -> str:

@@ -59,7 +59,7 @@ class Login:
         """`POST /login/CODE`: signs this browser in, then goes where it wanted to go."""
         self.require_own_form(request, asked)
         made = await identity.redeem(self.app, code[:MAX_CODE], asked.host, request.headers.get("user-agent", ""))
-        response = RedirectResponse(await self._wanted(request), 303)
+        response = RedirectResponse(await self.wanted(request), 303)
         cookies.start(response, made, self.app.clock.now())
         cookies.forget(response, cookies.NEXT)
         return response
@@ -97,7 +97,8 @@ class Login:
         if not same_origin(self.app.config, request, asked.host):
             raise CROSS_SITE()
 
-    async def _wanted(self, request: Request) -> str:
+    async def wanted(self, request: Request) -> str:
+        """Where this browser was going when it had to sign in."""
         query = request.query_params
         if await serves_vm(self.app, query.get("host", "")):
             return await goal(self.app, query["host"], _path(request, "path"))

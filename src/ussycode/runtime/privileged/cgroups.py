@@ -61,6 +61,14 @@ class Cgroups:
             with suppress(OSError):
                 folder.rmdir()
 
+    def sweep(self) -> int:
+        """Remove groups of VMs without a process, as a crash of the host's or ours leaves them; how many.
+
+        Every hierarchy of the host is looked at: runc makes groups in more of them than limits are set in.
+        """
+        folders = (*self.root.glob(f"*/{self.name}/vm-*"), *self.root.glob(f"{self.name}/vm-*"))
+        return sum(_removed(folder) for folder in folders)
+
     def clear(self) -> None:
         """Remove the instance's own folders when they are empty."""
         for folder in {folder.parent for folder, _ in self._folders(0)}:
@@ -86,6 +94,19 @@ class Cgroups:
             yield self.root / self.name / f"vm-{number}", _V2 + _V2_WISHED
         if self.version == 1:
             yield from ((self.root / c / self.name / f"vm-{number}", (c,)) for c in _V1 if (self.root / c).is_dir())
+
+
+def _removed(folder: Path) -> bool:
+    """A group and what is below it, unless a process is in any of them."""
+    below = [Path(place) for place, _, _ in os.walk(folder, topdown=False)]
+    try:
+        if any((place / "cgroup.procs").read_text().strip() for place in below):
+            return False
+        for place in below:
+            place.rmdir()
+    except OSError:
+        return False  # a process came in meanwhile, or it went by itself
+    return True
 
 
 def detect(name: str, root: Path = ROOT) -> Cgroups:

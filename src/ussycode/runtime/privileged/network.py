@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ussycode.runtime import leftovers
 from ussycode.runtime.instance import CONTAINER_UID_FIRST, Instance
 from ussycode.runtime.net import forwarding, rules, surroundings, taps, veths, wall
 from ussycode.runtime.net.policy import Policy, Surroundings
@@ -72,14 +73,7 @@ class Network:
 
     def leaks(self) -> tuple[str, ...]:
         """Sentences about what is left of VMs that do not run. Nothing of it is removed."""
-        alive = self._numbers()
-        expected = {self.instance.tap(number) for number in alive}
-        found = [f"the interface {name} belongs to no running VM: ip link del dev {name}"
-                 for name in taps.leftover(self.instance) if name not in expected]
-        found += [f"the nftables table netdev {wall.name(self.instance, n)} belongs to no running VM: "
-                  f"nft delete table netdev {wall.name(self.instance, n)}"
-                  for n in taps.walls(self.instance) if n not in alive]
-        return tuple(found)
+        return leftovers.of_host(self.instance, self._numbers())
 
     def _look(self) -> Surroundings:
         seen = surroundings.look()

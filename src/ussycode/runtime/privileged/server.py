@@ -41,6 +41,8 @@ async def start(
     """Listen on the instance's helper socket; close the returned server to stop. Root only, main thread only."""
     make_folders(instance)
     limits = cgroups.detect(f"ussycode-{instance.slot}")
+    if left := limits.sweep():
+        _log.info("groups without a process removed", count=left)
     helper = Helper(
         instance, boot, tsc_khz, limits, with_containers=containers, policy=policy, shown=shown,
     )

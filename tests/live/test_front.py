@@ -1,0 +1,99 @@
+"""`front = caddy`: the platform runs a terminator that gets certificates by ACME, and comes back when it dies."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acme_rig import AcmeServer, acme_server
+from tests.live.rig import Done, Platform, free_ports, logs, platform, until
+from ussycode.runtime import instance as instances
+
+pytestmark = pytest.mark.timeout(240)
+DOMAIN = "vms.example"
+
+
+@pytest.fixture(scope="module")
+def place(live_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, AcmeServer]]:
+    """A platform without VMs behind its own Caddy, before an authority that is really asked."""
+    home = tmp_path_factory.mktemp("front")
+    data = live_data / f"front-{os.getpid()}"
+    ports = dict(zip(("ssh", "https", "http", "metrics"), free_ports(), strict=True))
+    with acme_server(home, ports["http"], ports["https"]) as acme:
+        options = (
+            "--runtime", "fake", "--front", "caddy", "--domain", DOMAIN, "--listen", "127.0.0.1",
+            "--acme-directory", acme.directory, "--acme-root", str(acme.root), "--acme-email", "op@vms.example",
+        )
+        with platform(data, home, live_data, *options, ports=ports) as made:
+            (home / "root.pem").write_bytes(acme.issued().read_bytes())
+            yield made, acme
+
+
+def ask(place: Platform, host: str, *words: str) -> Done:
+    """curl that knows where the domain is."""
+    return place.curl("--resolve", f"*:{place.ports['https']}:127.0.0.1", *words, place.url(host), seconds=60)
+
+
+def test_the_base_domain_gets_its_certificate_when_first_asked(place: tuple[Platform, AcmeServer]) -> None:
+    platform, acme = place
+    done = ask(platform, DOMAIN, "--http2", "-w", "%{http_version} %{http_code}", "-o", "/dev/null")
+    assert done.out.startswith("2 "), done.out + done.err + logs(platform.data)
+    assert acme.http.passed + acme.tls.passed > 0
+
+
+@pytest.mark.parametrize("way", ["http", "tls"])
+def test_either_challenge_suffices(place: tuple[Platform, AcmeServer], way: str) -> None:
+    platform, acme = place
+    assert platform.lobby("new", "--name", f"by{way}").status == 0
+    ways = {"http": acme.http, "tls": acme.tls}
+    for name, one in ways.items():
+        one.opened = name == way
+        one.passed = 0
+    try:
+        done = ask(platform, f"by{way}.{DOMAIN}", "-w", "%{http_code}", "--retry", "5", "--retry-all-errors")
+        assert done.out.endswith("401"), done.out + done.err + logs(platform.data)
+        assert ways[way].passed > 0 and ways["tls" if way == "http" else "http"].passed == 0
+    finally:
+        acme.http.opened = acme.tls.opened = True
+
+
+def test_unknown_names_get_no_certificate_and_trouble_nobody(place: tuple[Platform, AcmeServer]) -> None:
+    platform, acme = place
+    before = acme.http.came + acme.tls.came
+    for host in (f"nobody.{DOMAIN}", "shop.example.org", f"2999--byhttp.{DOMAIN}"):
+        done = ask(platform, host)
+        assert done.status == 35, f"{host}: {done.out}{done.err}"  # the handshake failed
+    assert acme.http.came + acme.tls.came == before
+    said = platform.program("curl", "-sS", f"http://127.0.0.1:{platform.ports['metrics']}/metrics").out
+    assert 'ussycode_certificate_questions_total{answer="no"}' in said
+
+
+def test_it_runs_without_rights_and_comes_back(place: tuple[Platform, AcmeServer]) -> None:
+    platform, _ = place
+    instance = instances.load(platform.data)
+    assert instance is not None
+    first = front_pid(platform)
+    assert f"\nUid:\t{instance.front_uid}\t{instance.front_uid}" in Path(f"/proc/{first}/status").read_text()
+    assert "\nCapEff:\t0000000000000000" in Path(f"/proc/{first}/status").read_text()
+    os.kill(first, signal.SIGKILL)
+    until(lambda: front_pid(platform) not in (0, first), 20, "a new Caddy")
+    done = ask(platform, DOMAIN, "-w", "%{http_code}", "-o", "/dev/null", "--retry", "5", "--retry-all-errors")
+    assert done.out in ("200", "303"), done.out + done.err
+
+
+def front_pid(platform: Platform) -> int:
+    """The running Caddy; 0 for none."""
+    found = json.loads(platform.ussycode("status", "--json").out)["processes"]
+    return int(found.get("front", 0))
+
+
+def test_the_operator_may_run_one_of_their_own_instead(place: tuple[Platform, AcmeServer]) -> None:
+    platform, _ = place
+    for which in ("caddy", "haproxy"):
+        done = platform.ussycode("front", which)
+        assert done.status == 0 and "/front/edge.sock" in done.out
+        assert DOMAIN not in done.out.replace("op@vms.example", "")  # nothing in it is about what runs here
