@@ -2,9 +2,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from ussycode.identity.keys import PublicKey, read_public_key
 
@@ -41,3 +46,59 @@ class Signer:
 
     def token(self, payload: str = "{}", namespace: str = "v0@localhost", hash_name: str = "sha512") -> str:
         return f"usy0.{b64(payload.encode())}.{b64(self.signature(payload.encode(), namespace, hash_name))}"
+
+
+TOUCHED, VERIFIED = 1, 4
+"""Flags of a security key's signature (PROTOCOL.u2f of OpenSSH)."""
+
+
+def _field(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + data
+
+
+def _mpint(number: int) -> bytes:
+    return _field(number.to_bytes(number.bit_length() // 8 + 1, "big"))
+
+
+@dataclass
+class SecurityKey:
+    """A security key in software, `ed25519` or `ecdsa`; it says what `flags` tell it to say."""
+
+    kind: str
+    flags: int = TOUCHED
+    count: int = 0
+    ed: ed25519.Ed25519PrivateKey = field(default_factory=ed25519.Ed25519PrivateKey.generate)
+    nist: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+
+    @property
+    def blob(self) -> bytes:
+        """The public key as SSH writes it; its application is `ssh:`."""
+        if self.kind == "ed25519":
+            raw = self.ed.public_key().public_bytes_raw()
+            return _field(b"sk-ssh-ed25519@openssh.com") + _field(raw) + _field(b"ssh:")
+        point = self.nist.public_key().public_bytes(
+            serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+        kind = _field(b"sk-ecdsa-sha2-nistp256@openssh.com") + _field(b"nistp256")
+        return kind + _field(point) + _field(b"ssh:")
+
+    @property
+    def line(self) -> str:
+        """The line of a `.pub` file."""
+        kind = self.blob[4 : 4 + int.from_bytes(self.blob[:4], "big")].decode()
+        return f"{kind} {base64.b64encode(self.blob).decode()} {self.kind}-key"
+
+    def token(self, payload: str = "{}", namespace: str = "v0@localhost") -> str:
+        """A signed token, as `ssh-keygen -Y sign` makes one with a device."""
+        self.count += 1
+        about = (_field(namespace.encode()), _field(b""), _field(b"sha512"))
+        message = b"SSHSIG" + b"".join(about) + _field(hashlib.sha512(payload.encode()).digest())
+        tail = bytes([self.flags]) + self.count.to_bytes(4, "big")
+        signature = self._sign(hashlib.sha256(b"ssh:").digest() + tail + hashlib.sha256(message).digest())
+        made = b"SSHSIG" + (1).to_bytes(4, "big") + _field(self.blob) + b"".join(about) + _field(signature + tail)
+        return f"usy0.{b64(payload.encode())}.{b64(made)}"
+
+    def _sign(self, message: bytes) -> bytes:
+        if self.kind == "ed25519":
+            return _field(b"sk-ssh-ed25519@openssh.com") + _field(self.ed.sign(message))
+        r, s = decode_dss_signature(self.nist.sign(message, ec.ECDSA(hashes.SHA256())))
+        return _field(b"sk-ecdsa-sha2-nistp256@openssh.com") + _field(_mpint(r) + _mpint(s))

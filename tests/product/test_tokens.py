@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.product.signing import TOUCHED, VERIFIED, SecurityKey
 from tests.product.web_world import WebWorld, web_world
 from ussycode.sharing import ops as sharing
 from ussycode.tokens import ops
@@ -140,3 +141,45 @@ async def test_somebody_elses_vm_looks_like_none(place: WebWorld) -> None:
     for name in ("bobs", "nothing-here"):
         refused = await place.exec(f"ssh-key generate-api-key --vm {name}", place.alice.token(ALL))
         assert (refused.status, refused.json) == (422, {"error": f"no VM named {name}"})
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])
+async def test_a_security_key_signs_when_it_is_touched(place: WebWorld, kind: str) -> None:
+    key = SecurityKey(kind)
+    await over_ssh(place, f"ssh-key add {key.line}")
+    for key.flags, status in ((TOUCHED, 200), (TOUCHED | VERIFIED, 200), (0, 401), (VERIFIED, 401)):
+        assert (await place.exec("whoami", key.token())).status == status
+    key.flags = TOUCHED
+    await over_ssh(place, "new --name demo")
+    said = await shown_to_vm(place, key.token('{"ctx":1}', "v0@demo.localhost"))
+    assert (said.ctx, said.refused) == ("1", "")
+    short = str((await over_ssh(place, f"usy0-to-usy1 {key.token()}"))["token"])
+    assert (await place.exec("whoami", short)).status == 200
+    await over_ssh(place, f"ssh-key remove {kind}-key")
+    assert (await place.exec("whoami", short)).status == 401
+
+
+async def test_the_other_spellings_mean_the_same(place: WebWorld) -> None:
+    signed = place.alice.token(ALL)
+    spelled = signed.replace("usy0.", "exe0.")
+    assert (await place.exec("whoami", spelled)).json["handle"] == "alice"
+    for command in ("usy0-to-usy1", "exe0-to-exe1"):
+        short = str((await over_ssh(place, f"{command} {spelled}"))["token"])
+        assert (await place.exec("whoami", short.replace("usy1.", "exe1."))).json["handle"] == "alice", command
+    await over_ssh(place, f"ssh-key revoke-token {spelled}")
+    assert [(await place.exec("whoami", t)).status for t in (signed, spelled)] == [401, 401]
+
+
+async def test_a_revoked_token_stays_revoked_with_another_signature_and_takes_its_short_one_along(
+    place: WebWorld,
+) -> None:
+    key = SecurityKey("ecdsa")
+    await over_ssh(place, f"ssh-key add {key.line}")
+    first, second = key.token(ALL), key.token(ALL)
+    assert first != second
+    short = str((await over_ssh(place, f"usy0-to-usy1 {first}"))["token"])
+    assert [(await place.exec("whoami", t)).status for t in (first, second, short)] == [200] * 3
+    await over_ssh(place, f"ssh-key revoke-token {first}")
+    assert [(await place.exec("whoami", t)).status for t in (first, second, short)] == [401] * 3
+    assert (await place.exec("whoami", key.token(ALL.replace(" ", "")))).status == 200
+    assert (await over_ssh(place, "ssh-key list"))["revoked_tokens"] == 1

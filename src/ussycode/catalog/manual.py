@@ -61,10 +61,12 @@ def whole() -> str:
 
 @functools.cache
 def samples() -> Mapping[str, str]:
-    """Code that the pages link, by `folder/file` below the manual's own folder."""
+    """Code that the pages link, by its path below the manual's own folder."""
     place = next((p for p in _PLACES if p.is_dir()), None)
-    found = sorted(place.glob("*/*")) if place is not None else []
-    return {f"{f.parent.name}/{f.name}": f.read_text()[:MAX_PAGE] for f in found if f.suffix in (".py", ".mjs")}
+    if place is None:
+        return {}
+    found = (f for f in sorted((*place.glob("*"), *place.glob("*/*"))) if f.suffix in (".py", ".mjs", ".sh"))
+    return {f.relative_to(place).as_posix(): f.read_text()[:MAX_PAGE] for f in found}
 
 
 def index(home: str) -> str:

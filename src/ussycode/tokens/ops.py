@@ -1,7 +1,6 @@
 """Use cases of tokens: making handles, listing and revoking."""
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -82,7 +81,7 @@ async def revoke(app: App, permit: Permit, which: str) -> Handle | None:
     """End the handle with this label, fingerprint or text; None when there is none. In force with the return."""
 
     def end(tx: Tx) -> Handle | None:
-        digest = hashlib.sha256(which.encode()).hexdigest()
+        digest = signed.digest(which)
         mine = store.of_user(tx, permit.actor)
         found = [h for h in mine if which in (h.label, h.fingerprint, h.id) or digest == h.digest]
         if not found:
@@ -101,8 +100,10 @@ async def revoke_signed(app: App, permit: Permit, tokens: TokenVerifier, token: 
     if found.caller.user != permit.actor:
         raise NOT_YOURS()
 
+    said = signed.statement(signed.parts(token)[0], found.caller.key, place.namespace)
+
     def end(tx: Tx) -> None:
-        store.revoke(tx, hashlib.sha256(token.encode()).hexdigest(), permit.actor, found.payload.exp or LATEST)
+        store.revoke(tx, said, permit.actor, found.payload.exp or LATEST)
         tx.emit(Event("token.revoked", permit.actor, permit.actor, {"key": found.caller.key}))
 
     await app.db.write(end)
@@ -135,7 +136,7 @@ async def _keep(app: App, permit: Permit, wish: Wish, payload: str, key: str) ->
             raise TOO_MANY(limit=MAX_HANDLES)
         label = _label(wish.label, {h.label for h in known})
         made = Handle(
-            ids.new("tok"), permit.actor, secrets.digest(token), label, wish.vm, payload, key, wish.tag, tx.now, 0
+            ids.new("tok"), permit.actor, signed.digest(token), label, wish.vm, payload, key, wish.tag, tx.now, 0
         )
         store.insert(tx, made)
         told = {"label": label, "token": made.fingerprint} | ({"vm": wish.vm} if wish.vm else {})

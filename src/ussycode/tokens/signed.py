@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 
 from ussycode.tokens import refusals, sshsig
@@ -10,7 +11,23 @@ from ussycode.tokens.payload import Payload, parse
 PREFIXES = frozenset({"usy0", "exe0"})
 """Ours, and the spelling of clients written for exe.dev; both mean the same."""
 HANDLE_PREFIX = ("usy1.", "exe1.")
+_OURS = {"exe0": "usy0", "exe1": "usy1"}
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def digest(token: str) -> str:
+    """What a token is known by, the same in both spellings: who revokes one revokes it in the other too."""
+    kind, dot, rest = token.partition(".")
+    spelled = f"{_OURS.get(kind, kind)}{dot}{rest}"
+    return hashlib.sha256(spelled.encode(errors="replace")).hexdigest()
+
+
+def statement(raw: bytes, key: str, namespace: str) -> str:
+    """What a signed token is revoked by: what it says, who signed it and for where, not the signature.
+
+    Of an ECDSA signature anybody makes a second one that holds as well.
+    """
+    return hashlib.sha256(b"\0".join((key.encode(), namespace.encode(), raw))).hexdigest()
 
 
 def parts(token: str) -> tuple[bytes, bytes]:

@@ -66,9 +66,9 @@ def revoke(tx: Tx, digest: str, user: str, until: float) -> None:
     tx.conn.execute(revoked.insert(), row)
 
 
-def is_revoked(tx: Tx, digest: str) -> bool:
-    """A signed token that its owner has revoked."""
-    return tx.conn.execute(sa.select(revoked.c.digest).where(revoked.c.digest == digest)).first() is not None
+def is_revoked(tx: Tx, *digests: str) -> bool:
+    """A signed token that its owner has revoked, by any of the digests it may be listed under."""
+    return tx.conn.execute(sa.select(revoked.c.digest).where(revoked.c.digest.in_(digests))).first() is not None
 
 
 def count_revoked(tx: Tx, user: str) -> int:

@@ -1,7 +1,6 @@
 """Whose token it is and what it may do; good ones are remembered until something about them changes."""
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -97,7 +96,7 @@ class TokenVerifier:
             raise refusals.MISSING()
         if len(token) > MAX_TOKEN:
             raise refusals.TOO_LONG(limit=MAX_TOKEN)
-        digest = hashlib.sha256(token.encode(errors="replace")).hexdigest()
+        digest = signed.digest(token)
         found = self._kept.get((digest, place))
         if found is None:
             drops = self._drops
@@ -110,7 +109,7 @@ class TokenVerifier:
         return found
 
     async def _handle(self, token: str, digest: str, place: Place) -> Verified:
-        found = await self.app.db.read(lambda tx: _holder(tx, digest))
+        found = await self.app.db.read(lambda tx: _holder(tx, digest, place.namespace))
         if found is None:
             raise refusals.UNKNOWN()
         handle, caller = found
@@ -123,8 +122,9 @@ class TokenVerifier:
         raw, blob = signed.parts(token)
         sig = signed.read(blob, place.namespace)
         key = fingerprint(sig.key)
+        said = signed.statement(raw, key, place.namespace)
         found, revoked = await self.app.db.read(
-            lambda tx: (identity.who(tx, key, Via.TOKEN), store.is_revoked(tx, digest))
+            lambda tx: (identity.who(tx, key, Via.TOKEN), store.is_revoked(tx, said, digest))
         )
         if found is None:
             raise refusals.KEY(key=key)
@@ -172,10 +172,10 @@ def _limited(caller: Caller, payload: Payload, tag: str = "") -> Caller:
     return replace(caller, via=Via.TOKEN, commands=payload.commands, expires=payload.exp, tag=tag or caller.tag)
 
 
-def _holder(tx: Tx, digest: str) -> tuple[Handle, Caller] | None:
-    """A handle and whom it speaks for; None when it, its account or the SSH key it lives with is gone."""
+def _holder(tx: Tx, digest: str, namespace: str) -> tuple[Handle, Caller] | None:
+    """A handle and whom it speaks for; None when it, its account, its SSH key or its signed token is gone."""
     handle = store.by_digest(tx, digest)
-    if handle is None:
+    if handle is None or store.is_revoked(tx, signed.statement(handle.payload.encode(), handle.key, namespace)):
         return None
     if handle.key:
         found = identity.who(tx, handle.key, Via.TOKEN)

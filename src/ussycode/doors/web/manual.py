@@ -38,7 +38,9 @@ class ManualPages:
         return _markdown(f"# Manual\n\n{manual.index(self._home)}")
 
     async def page(self, request: Request, asked: Asked, name: str) -> Response:
-        """`/docs/SLUG`, `/docs/SLUG.md`, or `/docs/all.md`. Raises NO_PAGE."""
+        """`/docs/SLUG`, `/docs/SLUG.md`, `/docs/all.md`, or a file that a page links. Raises NO_PAGE."""
+        if name in manual.samples():
+            return _code(manual.samples()[name])
         slug = name.removesuffix(".md")
         if slug == "all":
             return _markdown(manual.whole())
@@ -52,7 +54,7 @@ class ManualPages:
         found = manual.samples().get(f"login/{name}")
         if found is None:
             raise NO_PAGE(home=self._home + "docs")
-        return Response(found, headers=_HEADERS, media_type="text/plain; charset=utf-8")
+        return _code(found)
 
     async def llms(self, request: Request, asked: Asked) -> Response:
         """What an agent reads first: what this is, and where the rest stands."""
@@ -87,6 +89,10 @@ One JSON document comes back. A failure is `{{"error": "..."}}` with a status; t
 
 {commands}
 """
+
+
+def _code(text: str) -> Response:
+    return Response(text, headers=_HEADERS, media_type="text/plain; charset=utf-8")
 
 
 def _markdown(text: str) -> Response:
