@@ -7,6 +7,8 @@ from ussycode.doors.edge.head import Request
 from ussycode.doors.edge.pages import Local
 
 _SPECIAL = (b"/__ussycode", b"/__exe.dev")
+SECRET = (b"/login/", b"/__ussycode/share/")
+"""Paths whose last segment signs somebody in, or lets them in: it is no business of a log."""
 
 
 def is_special(target: bytes) -> bool:

@@ -14,7 +14,7 @@ from ussycode.doors.edge.feed import Unanswered
 from ussycode.doors.edge.framing import ByChunks, ByLength, Malformed, UntilClose
 from ussycode.doors.edge.head import CHUNKED, Refused, Request, parse, trailer_allowed
 from ussycode.doors.edge.hosts import HostKind
-from ussycode.doors.edge.local import is_special
+from ussycode.doors.edge.local import SECRET, is_special
 from ussycode.doors.edge.pages import Local
 from ussycode.doors.edge.pool import Pool
 from ussycode.doors.edge.timed import NEVER
@@ -198,8 +198,8 @@ class VisitorConnection(Exchange):
         host, method, path = b"", b"", b""
         if request is not None:
             host, method, path = request.hostname, request.method, request.path
-            if path.startswith(b"/login/") and path != b"/login/to":
-                path = b"/login/-"  # the rest signs somebody in
+            if path.startswith(SECRET) and path != b"/login/to":
+                path = path[: path.rindex(b"/") + 1] + b"-"
         seconds = time.perf_counter() - self._started
         edge.log.request(
             edge.clock.now(), self._id, self._address, host, method, path, status, reason, user, seconds, self._sent,
