@@ -4,8 +4,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any, cast
 
+from ussycode.access.actions import Action
 from ussycode.access.decide import Decision, Permit, Reason, Reply, permit
 from ussycode.access.facts import Caller, Facts, VmFacts
 from ussycode.base import ids
@@ -18,6 +20,7 @@ from ussycode.cmdline.render import View
 from ussycode.cmdline.spec import Command
 from ussycode.ports import App, Attach, Ctx, Download, Silent, Talk
 from ussycode.sharing import facts
+from ussycode.vms import ops as vms
 from ussycode.vms.ops import NO_SUCH_VM
 from ussycode.vms.views import RemoveView
 
@@ -89,7 +92,10 @@ async def _run(app: App, call: Call, parsed: Parsed) -> Outcome:
         return Outcome(view=pages.of_command(command), json=parsed.json, command=command.name)
     named = _named(command, parsed.args)
     found = await app.db.read(lambda tx: _facts(tx, app, named)) if named else {}
-    permits = _permits(app, call.caller, command, named, found)
+    try:
+        permits = _permits(app, call.caller, command, named, found)
+    except Failure as failure:
+        raise await _with_a_guess(app, call.caller, failure) from None
     main = next(iter(permits.values()), None)
     if main is None:
         return Outcome(view=RemoveView((), tuple(named), {}), json=parsed.json, command=command.name)
@@ -130,6 +136,15 @@ def _permits(
         elif not several or decision.reply is not Reply.HIDE:
             raise _refusal(command, name, decision)
     return made
+
+
+async def _with_a_guess(app: App, caller: Caller, failure: Failure) -> Failure:
+    """The failure, with the caller's VM that was probably meant by a name that is none of theirs."""
+    mine = permit(Action.VM_LIST, Facts(caller, command="ls"))[0]
+    if failure.error in (NO_SUCH_VM, SSH_NO_VM) and mine is not None:
+        names = [vm.name for vm in await vms.mine(app, mine)]
+        failure.meant = next(iter(get_close_matches(failure.words["name"], names, 1)), "")
+    return failure
 
 
 def _refusal(command: Command, name: str, decision: Decision) -> Failure:

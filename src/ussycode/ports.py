@@ -134,6 +134,10 @@ class Uses:
         if len(self._seen) < MAX_USES or subject in self._seen:
             self._seen[subject] = self.clock.now()
 
+    def latest(self, subject: str, kept: float) -> float:
+        """When `subject` was used last: noted here, or `kept` already."""
+        return max(self._seen.get(subject, 0.0), kept)
+
     def take(self) -> dict[str, float]:
         """What was noted since the last call, by subject in unix seconds."""
         seen, self._seen = self._seen, {}
@@ -158,6 +162,10 @@ class App:
     """Public host key of the SSH door: `ssh-ed25519 AAAA…`."""
 
 
+Undo = Callable[[], Awaitable[str]]
+"""Takes back what a command began, and says so in a sentence."""
+
+
 class Talk(Protocol):
     """What a command may say while it runs. Silent when nobody sits in front."""
 
@@ -174,6 +182,10 @@ class Talk(Protocol):
         """Everything piped in, at most `limit` bytes; empty where there is no input."""
         ...
 
+    def undone_by(self, undo: Undo) -> None:
+        """What to do when the person in front presses Ctrl-C; a command that never says so goes on without them."""
+        ...
+
 
 class Silent:
     """Nobody listens: `/exec`, the dashboard, pipes without input."""
@@ -186,6 +198,9 @@ class Silent:
     async def read_stdin(self, limit: int) -> bytes:
         """No input."""
         return b""
+
+    def undone_by(self, undo: Undo) -> None:
+        """Nobody can press a key."""
 
 
 @dataclass(frozen=True)

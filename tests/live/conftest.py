@@ -13,12 +13,16 @@ from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.kernel import BootFiles, boot_files
 
 
-@pytest.fixture(scope="session")
-def live_data() -> Path:
-    """The folder where kernel, initrd, images and downloaded packages are kept."""
+def data_folder() -> Path:
+    """The folder where kernel, initrd, images and downloaded packages are kept; made when missing."""
     folder = Path(os.environ.get("LIVE_TEST_DATA", f"/var/tmp/ussycode-live-{os.getuid()}"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def live_data() -> Path:
+    return data_folder()
 
 
 @pytest.fixture(scope="session")

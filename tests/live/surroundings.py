@@ -10,7 +10,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
+from ussycode.runtime.publish import locked
+
+LOCK = Path("/run/lock/ussycode-test-surroundings")
 FAR = "uytest"
 PORT = 8377
 INTERNET, INTERNET6 = "198.51.100.7", "2001:db8:99::7"
@@ -57,8 +61,11 @@ def ip(*words: str) -> None:
 
 @contextmanager
 def around_the_host() -> Iterator[None]:
-    """Everything above, with a server listening on each address of the host and beyond it."""
-    with ExitStack() as made:
+    """Everything above, with a server listening on each address of the host and beyond it.
+
+    There is one host: whoever else wants to play it, in another process, waits.
+    """
+    with locked(LOCK), ExitStack() as made:
         _remove()
         made.callback(_remove)
         ip("netns", "add", FAR)

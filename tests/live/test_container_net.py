@@ -22,7 +22,7 @@ from ussycode.runtime.instance import GATEWAY, HOST_MAC
 from ussycode.runtime.kernel import BootFiles
 from ussycode.runtime.privileged.container_client import ContainerClient
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 ONE, TWO = boxed(vm="vm_isolationoneaaaa", number=2), boxed(vm="vm_isolationtwoaaaa", number=3)
 
 

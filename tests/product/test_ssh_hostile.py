@@ -131,18 +131,37 @@ async def test_user_text_never_steers_the_terminal(place: SshWorld) -> None:
             assert "\x1b]" not in tty.all and "\x1b[2J" not in tty.all, line
 
 
-async def test_ctrl_c_ends_the_wait_for_a_vm_and_says_what_goes_on(guest_program: Path, tmp_path: Path) -> None:
-    async with ssh_world(guest_program, tmp_path, SlowDriver()) as place:
+async def test_ctrl_c_takes_back_what_new_and_cp_began_and_says_what_else_goes_on(
+    guest_program: Path, tmp_path: Path
+) -> None:
+    driver = SlowDriver()
+    async with ssh_world(guest_program, tmp_path, driver) as place:
         olive = await place.member("olive")
+        making = asyncio.create_task(olive.ssh("host", "new --name kept"))
+        await until(lambda: driver.waiting)
+        driver.let_boot(next(iter(driver.waiting)))
+        assert (await making).status == 0
         async with olive.terminal("host") as tty:
             await tty.until("▶ ")
-            tty.type("new --name demo\r")
-            await tty.until("booting demo")
+            for line, shown in (("new --name demo", "booting demo"), ("cp kept demo", "copying to demo")):
+                tty.type(f"{line}\r")
+                await tty.until(shown)
+                tty.type("\x03")
+                await tty.until("stopped; demo is removed again")
+                await tty.until("▶ ")
+            tty.type("restart kept\r")
+            await tty.until("restarting kept")
             tty.type("\x03")
-            await tty.until("new goes on without you")
+            await tty.until("restart goes on without you")
             await tty.until("▶ ")
             tty.type("ls\r")
-            await tty.until("demo +starting")
+            assert "demo" not in await tty.until("kept +starting.*")
+        async with olive.terminal("-t", "host", "new", "--name", "demo") as tty:
+            await tty.until("booting demo")
+            tty.type("\x03")
+            await tty.until("stopped; demo is removed again")
+            assert await tty.ended() == 130
+        assert "demo" not in (await olive.ssh("host", "ls")).text
 
 
 @pytest.mark.parametrize("terminal", [False, True])

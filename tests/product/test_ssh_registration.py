@@ -92,7 +92,7 @@ async def test_an_approved_admin_works_at_once_and_picks_a_handle_later(place: S
         await tty.until("welcome, .*olive")
     assert json.loads((await root.ssh("host", "whoami --json")).out)["handle"] == "olive"
     async with root.terminal("host") as tty:
-        await tty.until("welcome back, .*olive")
+        await tty.until("hello, .*olive")
 
 
 async def test_two_first_scripts_at_once_make_one_account(place: SshWorld) -> None:

@@ -74,6 +74,8 @@ class Failure(Exception):
     words: dict[str, str] = field(default_factory=dict)
     detail: str = ""
     retry_after: float | None = None
+    meant: str = ""
+    """What somebody probably meant who wrote what is wrong; offered before the hint."""
 
     def __str__(self) -> str:
         return self.sentence
@@ -86,7 +88,8 @@ class Failure(Exception):
     @property
     def hint(self) -> str:
         """What to do next; may be empty."""
-        return self.error.hint.format(**_clean(self.words))
+        hint = self.error.hint.format(**_clean(self.words))
+        return f"did you mean {printable(self.meant)}? {hint}" if self.meant else hint
 
     @property
     def code(self) -> str:

@@ -20,11 +20,11 @@ def complete(tree: Tree, before: str, names: Names) -> tuple[str, ...]:
 def _candidates(tree: Tree, words: list[str], partial: str, names: Names) -> list[str]:
     command = tree.named(" ".join(words[:2])) or tree.named(" ".join(words[:1]))
     if command is None:
-        return [c.path[len(words)] for c in tree.under(words) if len(c.path) > len(words)]
+        return [c.path[len(words)] for c in tree.under(words) if len(c.path) > len(words) and c.offered]
     if partial.startswith("-"):
         return [p.flag for p in command.params if p.kind in ("flag", "switch")] + ["--json", "--help"]
     if words[0] == "help":
-        return [c.path[len(words) - 1] for c in tree.under(words[1:]) if len(c.path) >= len(words)]
+        return [c.path[len(words) - 1] for c in tree.under(words[1:]) if len(c.path) >= len(words) and c.offered]
     param = _awaited(command, words)
     if param is None or not param.complete:
         return []

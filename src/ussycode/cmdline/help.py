@@ -17,8 +17,6 @@ WIDTH = 80
 """Columns that every help page fits into."""
 GLANCE = 12
 """Columns of names at a glance."""
-NOT_OFFERED = "Not offered"
-"""How the summary of a command begins that is answered with a reason instead."""
 
 
 class ArgumentDocument(TypedDict):
@@ -78,16 +76,20 @@ class HelpPage:
 
 
 def page(tree: Tree, words: Sequence[str]) -> HelpPage:
-    """The page for `words`: nothing means all at a glance, `all` all in full. Raises UNKNOWN for what is no topic."""
+    """The page for `words`: nothing means all at a glance, `all` all in full; a heading means what is below it.
+
+    Raises UNKNOWN for what is no topic.
+    """
     if not words or tuple(words) == ("all",):
         return HelpPage(tree.sections, True, not words)
-    named = tree.named(" ".join(words))
+    name = " ".join(words)
+    named = tree.named(name)
     if named is not None:
         return of_command(named)
-    group = tree.under(words)
-    if not group:
+    titled = tuple(section for section in tree.sections if section[0].casefold() == name.casefold())
+    if not titled and not tree.under(words):
         raise tree.unknown(words)
-    return HelpPage(((" ".join(words), group),), True)
+    return HelpPage(titled or ((name, tree.under(words)),), True)
 
 
 def of_command(command: Command) -> HelpPage:
@@ -108,7 +110,7 @@ def at_a_glance(sections: Sequence[tuple[str, Sequence[Command]]], style: Style)
     """Commands by heading, one line each; the commands of a group share one."""
     lines: list[str] = []
     for title, commands in sections:
-        offered = [c for c in commands if not c.summary.startswith(NOT_OFFERED)]
+        offered = [c for c in commands if c.offered]
         groups = {c.path[0]: [o for o in offered if o.path[0] == c.path[0]] for c in offered}
         lines += [style.paint(title.upper(), "bold"), *(_glance(*group, style) for group in groups.items()), ""]
     return "\n".join([

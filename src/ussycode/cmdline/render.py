@@ -1,6 +1,7 @@
 """Results as text for people and documents for machines; user text is cleaned here and nowhere else."""
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NotRequired, Protocol, TypedDict
@@ -25,6 +26,8 @@ class Style:
 
     width: int = 80
     colour: bool = False
+    folds: bool = False
+    """A person's terminal: what is wider than it is folded between words and columns. A pipe gets whole lines."""
 
     def paint(self, text: str, colour: str) -> str:
         """`text` in a colour of COLOURS, or plain where escapes are not allowed."""
@@ -47,18 +50,43 @@ class View(Protocol):
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], style: Style) -> str:
-    """Left-aligned columns, two spaces apart. Cells are cleaned of control characters."""
+    """Left-aligned columns, two spaces apart. Cells are cleaned of control characters.
+
+    Where the style folds, columns that do not fit beside the others stand below them, indented.
+    """
     cells = [[printable(c) for c in row] for row in rows]
     widths = [max(len(c) for c in column) for column in zip(head, *cells, strict=True)]
-    line = "  ".join(h.ljust(w) for h, w in zip(head, widths, strict=True)).rstrip()
-    body = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join([style.paint(line, "dim"), *body])
+    lines = _lines(widths, style.width) if style.folds else [range(len(widths))]
+
+    def shown(row: Sequence[str]) -> list[str]:
+        return ["  " * bool(n) + "  ".join(row[c].ljust(widths[c]) for c in columns).rstrip()
+                for n, columns in enumerate(lines)]
+
+    titles = [style.paint(line, "dim") for line in shown(head)]
+    return "\n".join([*titles, *(line for row in cells for line in shown(row))])
+
+
+def _lines(widths: Sequence[int], room: int) -> list[range]:
+    """Columns by the line they stand on; those of later lines are indented by two."""
+    lines, first, used = [], 0, 0
+    for column, width in enumerate(widths):
+        if column > first and used + width > room:
+            lines.append(range(first, column))
+            first, used = column, 2
+        used += width + 2
+    return [*lines, range(first, len(widths))]
 
 
 def failure_text(failure: Failure, style: Style) -> str:
     """The sentence, and the hint on a line of its own."""
-    said = style.paint("error: ", "red") + failure.sentence
-    return f"{said}\n{style.paint('hint: ', 'dim')}{failure.hint}" if failure.hint else said
+    said = _told("error: ", failure.sentence, "red", style)
+    return f"{said}\n{_told('hint: ', failure.hint, 'dim', style)}" if failure.hint else said
+
+
+def _told(head: str, text: str, colour: str, style: Style) -> str:
+    if style.folds:
+        text = textwrap.fill(head + text, style.width, break_long_words=False, break_on_hyphens=False)[len(head):]
+    return style.paint(head, colour) + text
 
 
 def failure_document(failure: Failure, request_id: str = "", rich: bool = False) -> ErrorDocument:

@@ -12,6 +12,8 @@ Parse = Callable[[str], Any]
 """Turns one word into a value; raises ValueError with a sentence, or a declared Failure."""
 A = TypeVar("A")
 MISSING = dataclasses.MISSING
+NOT_OFFERED = "Not offered"
+"""How the summary of a command begins that is answered with a reason instead."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,11 @@ class Command:
     def summary(self) -> str:
         """First line of the handler's docstring."""
         return (inspect.getdoc(self.handler) or "").split("\n")[0]
+
+    @property
+    def offered(self) -> bool:
+        """It does something; one that is not offered is answered with a reason instead."""
+        return not self.summary.startswith(NOT_OFFERED)
 
     @property
     def details(self) -> str:

@@ -11,6 +11,11 @@ from ussycode.cmdline.spec import Command
 UNKNOWN = ErrorCode(
     "command.unknown", Kind.UNKNOWN_COMMAND, "unknown command: {name}", hint="{suggestion}type help for all commands"
 )
+INCOMPLETE = ErrorCode(
+    "command.incomplete", Kind.USAGE, "{name} needs one more word: {words}", hint="help {name} explains them"
+)
+HELP_WORDS = ("help", "--help", "-h")
+"""After the name of a group they ask for its page."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,20 @@ class Tree:
         return tuple(c for c in self.commands if c.path[: len(words)] == tuple(words))
 
     def find(self, words: Sequence[str]) -> tuple[Command, tuple[str, ...]]:
-        """The longest command that `words` begin with, and the words after it. Raises UNKNOWN."""
+        """The longest command that `words` begin with, and the words after it.
+
+        Raises INCOMPLETE for the name of a group alone, UNKNOWN for anything else that is no command.
+        """
         for length in (2, 1):
             found = self.named(" ".join(words[:length])) if len(words) >= length else None
             if found is not None:
                 return found, tuple(words[length:])
-        if len(words) == 2 and words[1] == "help" and self.under(words[:1]) and (found := self.named("help")):
-            return found, (words[0],)
+        group = self.under(words[:1])
+        if group and len(words) > 1 and words[1] in HELP_WORDS and (found := self.named("help")):
+            return found, (words[0], *words[2:])
+        if group and tuple(words[1:]) in ((), ("--json",)):
+            inside = [c for c in group if c.offered] or group
+            raise INCOMPLETE(name=words[0], words=", ".join(c.path[1] for c in inside))
         raise self.unknown(words)
 
     def unknown(self, words: Sequence[str]) -> Exception:

@@ -141,7 +141,8 @@ async def approve_admins(app: App, keys: Sequence[PublicKey]) -> None:
 
 async def list_keys(app: App, permit: Permit) -> list[SshKey]:
     """The caller's keys, oldest first."""
-    return await app.db.read(lambda tx: store.keys_of(tx, permit.actor))
+    kept = await app.db.read(lambda tx: store.keys_of(tx, permit.actor))
+    return [replace(k, last_used=app.uses.latest(f"key:{k.fingerprint}", k.last_used)) for k in kept]
 
 
 async def add_key(app: App, permit: Permit, key: PublicKey, name: str, tag: str = "") -> SshKey:

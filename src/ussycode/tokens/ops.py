@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ussycode.access.decide import Permit
 from ussycode.access.facts import Caller, Via
@@ -74,7 +74,10 @@ async def convert(app: App, permit: Permit, tokens: TokenVerifier, token: str, p
 
 async def mine(app: App, permit: Permit) -> tuple[list[Handle], int]:
     """The caller's handles, and how many signed tokens they have revoked that would still hold."""
-    return await app.db.read(lambda tx: (store.of_user(tx, permit.actor), store.count_revoked(tx, permit.actor)))
+    kept, revoked = await app.db.read(
+        lambda tx: (store.of_user(tx, permit.actor), store.count_revoked(tx, permit.actor))
+    )
+    return [replace(h, last_used=app.uses.latest(f"handle:{h.id}", h.last_used)) for h in kept], revoked
 
 
 async def revoke(app: App, permit: Permit, which: str) -> Handle | None:

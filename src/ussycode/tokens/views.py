@@ -90,10 +90,10 @@ class AccessView:
     def text(self, style: Style) -> str:
         """A table of keys, and one of tokens when there are any."""
         rows = [
-            [k.name, k.fingerprint, k.tag or "-", _day(k.last_used), "*" if k.fingerprint == self.keys.current else ""]
+            [k.name, k.fingerprint, k.tag or "-", "now" if k.fingerprint == self.keys.current else _day(k.last_used)]
             for k in self.keys.keys
         ]
-        parts = [table(["NAME", "FINGERPRINT", "TAG", "LAST USED", "THIS"], rows, style)]
+        parts = [table(["NAME", "FINGERPRINT", "TAG", "LAST USED"], rows, style)]
         if self.tokens:
             listed = [[t.label, t.fingerprint, self._opens(t), _expires(t)[:10] or "never", _day(t.last_used)]
                       for t in self.tokens]

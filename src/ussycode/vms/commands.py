@@ -148,6 +148,11 @@ def unoffered(flags: Sequence[tuple[str, object, str]]) -> None:
             raise FLAG_NOT_OFFERED(flag=name, why=why)
 
 
+async def nothing_made() -> str:
+    """What Ctrl-C undoes of a command that has made nothing yet."""
+    return "stopped; nothing was made"
+
+
 NO_POOLS = "VMs share the operator's hosts and are not bought in pools"
 NO_STANDALONE = "VMs share the operator's hosts"
 

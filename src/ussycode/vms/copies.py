@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ussycode.access.decide import Permit
-from ussycode.ports import App
+from ussycode.ports import App, Talk
 from ussycode.runtime.driver import Egress, Origin, OriginKind
 from ussycode.vms import ops, policy
 from ussycode.vms.model import Vm
@@ -34,7 +34,7 @@ class Wanted:
     memory: bool
 
 
-async def copy(app: App, permit: Permit, wanted: Wanted) -> Copied:
+async def copy(app: App, permit: Permit, wanted: Wanted, talk: Talk) -> Copied:
     """Make a VM from another's disk, running or not, and wait until it answers. Raises what `ops.create` does."""
     source = await app.db.read(lambda tx: ops.of(tx, permit))
     size = Size(
@@ -47,7 +47,7 @@ async def copy(app: App, permit: Permit, wanted: Wanted) -> Copied:
         source.tags if wanted.copy_tags else (), wanted.egress or source.egress, source.wake,
         Origin(OriginKind.VM, source.id, memory=wanted.memory),
     )
-    made = await ops.create(app, permit, spec)
+    made = await ops.create(app, permit, spec, talk)
     return Copied(made, source, _left(source, wanted))
 
 

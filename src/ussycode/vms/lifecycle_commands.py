@@ -18,6 +18,7 @@ from ussycode.vms.commands import (
     egress_policy,
     gibibytes,
     mebibytes,
+    nothing_made,
     tag_name,
     target,
     unoffered,
@@ -67,7 +68,9 @@ class Copy:
     cpu: int | None = flag(vcpus, help="virtual CPUs of the copy")
     memory: int | None = flag(mebibytes, help="memory of the copy")
     disk: int | None = flag(gibibytes, help="disk of the copy; never smaller than the source's")
-    egress: str | None = flag(egress_policy, help="all, or integrations; the source's when omitted")
+    egress: str | None = flag(
+        egress_policy, help="all, or integrations; the source's when omitted", complete="all|integrations",
+    )
     memory_too: bool = switch(help="copy the running programs as well, not the disk alone")
     pool: str | None = flag(str, help="not offered: VMs share the operator's hosts")
     standalone: bool = switch(help="not offered: VMs share the operator's hosts")
@@ -80,11 +83,12 @@ async def cp(ctx: Ctx, a: Copy) -> CopyView:
     unoffered((("--pool", a.pool, NO_POOLS), ("--standalone", a.standalone, NO_STANDALONE),
                ("--sandbox", a.sandbox, NO_STANDALONE)))
     began = ctx.app.clock.now()
+    ctx.talk.undone_by(nothing_made)
     await ctx.talk.progress(f"copying {a.source}")
     wanted = copies.Wanted(
         a.name, a.copy_tags, a.cpu, a.memory, a.disk, Egress(a.egress) if a.egress else None, a.memory_too,
     )
-    made = await copies.copy(ctx.app, ctx.permit, wanted)
+    made = await copies.copy(ctx.app, ctx.permit, wanted, ctx.talk)
     place = VmPlace.of(ctx.app.config, made.vm.name)
     return CopyView(made.vm, made.source.name, place, made.left, ctx.app.clock.now() - began)
 

@@ -23,6 +23,7 @@ from ussycode.vms.commands import (
     gibibytes,
     image_name,
     mebibytes,
+    nothing_made,
     tag_names,
     unoffered,
     vcpus,
@@ -157,18 +158,18 @@ async def new(ctx: Ctx, a: New) -> NewView:
     kept = await defaults.read(ctx.app, ctx.permit)
     a = _with_defaults(a, kept)
     gifts = await _gifts(ctx, a, kept)
+    ctx.talk.undone_by(nothing_made)
     size = Size(a.cpu or DEFAULT.vcpus, a.memory or DEFAULT.memory_mib, a.disk or DEFAULT.disk_gib)
     await ctx.talk.progress("booting " + (a.name or "a new VM"))
     image = a.image or ctx.app.config.default_image
     if image not in ctx.app.images.names():
         await ops.require_room(ctx.app, ctx.permit, a.name, size)
         image = await images.choose(ctx.app, ctx.permit, image, a.registry_auth, ctx.talk.progress)
-        await ctx.talk.progress("booting " + (a.name or "a new VM"))
     tags = tuple(dict.fromkeys(t for some in a.tag for t in some))
     made = await ops.create(ctx.app, ctx.permit, ops.Spec(
         a.name, image, a.env, size, Isolation(a.isolation), a.command, a.comment, tags, Egress(a.egress), a.wake,
         gifts=gifts,
-    ))
+    ), ctx.talk)
     error = await firstboot.deliver(ctx.app, made)
     return NewView(made, VmPlace.of(ctx.app.config, made.name), ctx.app.images.default_port(made.image), error)
 

@@ -12,8 +12,8 @@ from ussycode.base.db import Tx
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.base.events import SYSTEM, Event
 from ussycode.identity import store as identity
-from ussycode.ports import App
-from ussycode.runtime.driver import Egress, Isolation, Origin, Phase, Power, Seen, Want
+from ussycode.ports import App, Talk
+from ussycode.runtime.driver import Egress, Isolation, Origin, OriginKind, Phase, Power, Seen, Want
 from ussycode.runtime.isolation import NOT_ENABLED
 from ussycode.vms import firstboot, policy, ports, store
 from ussycode.vms import snapshot_store as snapshots
@@ -80,8 +80,8 @@ class Spec:
     gifts: Gifts = field(default_factory=Gifts)
 
 
-async def create(app: App, permit: Permit, spec: Spec) -> Vm:
-    """Reserve a VM and wait until it answers.
+async def create(app: App, permit: Permit, spec: Spec, talk: Talk) -> Vm:
+    """Reserve a VM and wait until it answers; who presses Ctrl-C meanwhile has no VM afterwards.
 
     Raises NAME_TAKEN, a quota, NO_SUCH_IMAGE, NOT_ENABLED or HOST_FULL with nothing left behind; NOT_UP removes
     the VM again; SLOW leaves it, because it may still come up.
@@ -93,6 +93,13 @@ async def create(app: App, permit: Permit, spec: Spec) -> Vm:
         raise NO_SUCH_IMAGE(image=spec.image, ready=", ".join(app.images.names()) or "none; run ussycode image build")
     vm = await app.db.write(lambda tx: reserve(tx, permit, spec))
     app.nudge()
+
+    async def undo() -> str:
+        await _give_up(app, vm, permit.actor)
+        return f"stopped; {vm.name} is removed again"
+
+    talk.undone_by(undo)
+    await talk.progress(f"{'copying to' if spec.origin.kind is OriginKind.VM else 'booting'} {vm.name}")
     return await until_up(app, vm, remove_on_failure=True)
 
 
@@ -176,16 +183,16 @@ async def until_up(app: App, vm: Vm, remove_on_failure: bool = False) -> Vm:
         raise SLOW(name=vm.name, seconds=seconds)
     if not found.running:
         if remove_on_failure:
-            await _give_up(app, found)
+            await _give_up(app, found, SYSTEM)
         raise NOT_UP(name=vm.name, why=found.detail or "it stopped while booting").because(found.console)
     return found
 
 
-async def _give_up(app: App, vm: Vm) -> None:
+async def _give_up(app: App, vm: Vm, actor: str) -> None:
     def give_up(tx: Tx) -> None:
         now = store.by_id(tx, vm.id)
         if now is not None and now.power is not Power.ABSENT and now.boot == vm.boot:
-            forsake(tx, now, SYSTEM)
+            forsake(tx, now, actor)
 
     await app.db.write(give_up)
     app.nudge()

@@ -15,7 +15,7 @@ from ussycode.cmdline.render import failure_document
 from ussycode.dispatch import Call, Outcome, run
 from ussycode.doors.ssh import pager
 from ussycode.doors.ssh.screen import Screen
-from ussycode.ports import App, Download
+from ussycode.ports import App, Download, Undo
 
 TOO_LONG = ErrorCode(
     "line.too_long", Kind.TOO_LARGE, "the command line is longer than {limit} bytes", hint="pipe large input instead"
@@ -37,9 +37,10 @@ TOOLS = {
 
 @dataclass(frozen=True)
 class Stopped:
-    """The person in front no longer waits; `command` may go on."""
+    """The person in front no longer waits; `command` may go on, unless `undo` takes back what it began."""
 
     command: str
+    undo: Undo | None = None
 
 
 def words(line: str, host: str) -> tuple[str, ...]:
@@ -55,6 +56,7 @@ def words(line: str, host: str) -> tuple[str, ...]:
 async def execute(app: App, caller: Caller, typed: Sequence[str], screen: Screen) -> Outcome | Stopped:
     """Run one command with a progress line; Ctrl-C ends the waiting."""
     call = Call(caller, typed, "ssh", talk=screen)
+    screen.undo = None
     task = asyncio.create_task(run(app, call))
     screen.session.on_interrupt = task.cancel
     try:
@@ -63,7 +65,7 @@ async def execute(app: App, caller: Caller, typed: Sequence[str], screen: Screen
     finally:
         screen.session.on_interrupt = None
         task.cancel()
-    return Stopped(typed[0]) if task.cancelled() else task.result()
+    return Stopped(typed[0], screen.undo) if task.cancelled() else task.result()
 
 
 async def show(outcome: Outcome, screen: Screen) -> int:

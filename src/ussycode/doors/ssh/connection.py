@@ -153,6 +153,8 @@ class Connection(asyncssh.SSHServer):
         self._proven = True
         self.house.admission.proven(self._address)
         self._counted = self.house.admission.join(self._key.fingerprint)
+        if self._key.fingerprint in self._owners:
+            self.app.uses.note(f"key:{self._key.fingerprint}")
         if not self._counted:
             self.conn.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, "too many connections with this key")
 

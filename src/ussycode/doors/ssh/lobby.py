@@ -19,7 +19,7 @@ from ussycode.doors.ssh.screen import Screen
 from ussycode.doors.ssh.session import Ended, Key, Line, Pasted, Session
 from ussycode.doors.ssh.watch import Watch
 from ussycode.identity import lines
-from ussycode.ports import App
+from ussycode.ports import App, Attach
 from ussycode.vms import ops as vms
 from ussycode.vms.model import Vm
 from ussycode.vms.views import WatchView
@@ -70,7 +70,7 @@ class Lobby:
         try:
             typed = answers.words(line, self.app.config.domain)
         except Failure as failure:
-            return await answers.show_failure(failure, self.screen), False
+            return await answers.show_failure(failure, self.screen, "--json" in line.split()), False
         if not typed:
             return 0, False
         caller = await self.caller()
@@ -81,15 +81,21 @@ class Lobby:
     async def _run(self, caller: Caller, typed: Sequence[str]) -> tuple[Ended, bool]:
         outcome = await answers.execute(self.app, caller, typed, self.screen)
         if isinstance(outcome, Stopped):
-            await self._tell_stopped(outcome.command)
+            await self._tell_stopped(outcome)
             return STATUS_STOPPED, False
         if outcome.attach is not None:
-            return await self.guests.attach(self.session, self.screen, outcome.attach), False
+            return await self._attach(outcome.attach), False
         if outcome.download is not None:
             return await answers.send(outcome.download, self.screen), False
         if isinstance(outcome.view, WatchView) and self.screen.fancy and not outcome.json:
             return await self._watch(outcome.view), False
         return await answers.show(outcome, self.screen), outcome.command in ("exit", "logout")
+
+    async def _attach(self, where: Attach) -> Ended:
+        ended = await self.guests.attach(self.session, self.screen, where)
+        if ended == "INT" and self.session.editing:
+            await self.screen.say("")  # the ^C that the VM's terminal showed has no line of its own
+        return ended
 
     async def _watch(self, view: WatchView) -> Ended:
         """Follow VMs; whoever opens a shell from there comes back to it."""
@@ -98,7 +104,11 @@ class Lobby:
             await self.guests.attach(self.session, self.screen, shell)
         return 0
 
-    async def _tell_stopped(self, name: str) -> None:
+    async def _tell_stopped(self, stopped: Stopped) -> None:
+        if stopped.undo is not None:
+            await self.screen.complain(await stopped.undo())
+            return
+        name = stopped.command
         command = TREE.named(name)
         goes_on = command is not None and not command.reads_only and name != "ssh"
         await self.screen.complain(f"{name} goes on without you; ls shows how far it is" if goes_on else "stopped")
@@ -123,9 +133,10 @@ class Prompt:
 
     async def serve(self) -> Ended:
         """Greet, then run lines until `exit` or Ctrl-D."""
-        await self._greet()
         caller = await self.lobby.caller()
-        self.keyboard = Keyboard(self.session, await lines.remembered(self.lobby.app, caller.user) if caller else [])
+        known = await lines.remembered(self.lobby.app, caller.user) if caller else []
+        await self._greet(bool(known))
+        self.keyboard = Keyboard(self.session, known, self.prompt)
         self.session.chan.register_key("\t", self._tab)
         self.keyboard.attach()
         self._mark_pastes(True)
@@ -187,15 +198,16 @@ class Prompt:
                 return ended, leave
         return 0, False
 
-    async def _greet(self) -> None:
+    async def _greet(self, known: bool) -> None:
         caller = await self.lobby.caller()
         mine = await self.lobby.mine()
+        hello = "welcome back" if known or mine else "hello"
         paint = self.screen.style.paint
         name = caller.handle if caller else "stranger"
         home = self.lobby.app.config.host_url(self.lobby.app.config.domain)
         await self.screen.say("\n".join((
             f"{paint('ussycode', 'magenta')}  {paint(home, 'dim')}",
-            f"welcome back, {paint(name, 'green')}.", _counts(mine), *_notices(mine),
+            f"{hello}, {paint(name, 'green')}.", _counts(mine), *_notices(mine),
             f"type {paint('help', 'cyan')} for commands, {paint('exit', 'cyan')} to leave; Tab completes.",
         )))
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from ussycode.base.errors import Failure
 from ussycode.cmdline.render import Style, failure_text
 from ussycode.doors.ssh.session import Key, Pasted, Session
+from ussycode.ports import Undo
 
 QUIET_SECONDS = 0.5
 """How long a command may take before a progress line appears."""
@@ -38,6 +39,8 @@ class Screen:
         terminal = session.terminal
         self.fancy = terminal is not None and terminal.fancy
         self.colour = self.fancy and not session.env.get(b"NO_COLOR")
+        self.undo: Undo | None = None
+        """What Ctrl-C means for the command that runs; see `Talk.undone_by`."""
         self._progress = ""
 
     @property
@@ -49,7 +52,7 @@ class Screen:
     def style(self) -> Style:
         """How text may look here, at the width of this moment."""
         width = self.session.size[0] if self.tty else 80
-        return Style(min(max(width, 20), 500) if width else 80, self.colour)
+        return Style(min(max(width, 20), 500) if width else 80, self.colour, self.tty)
 
     async def say(self, text: str, end: str = "\n") -> None:
         """Show `text` on standard output."""
@@ -79,6 +82,10 @@ class Screen:
     async def progress(self, text: str) -> None:
         """What the progress line says from now on."""
         self._progress = text
+
+    def undone_by(self, undo: Undo) -> None:
+        """What takes back what the command began, should the person in front press Ctrl-C."""
+        self.undo = undo
 
     async def read_stdin(self, limit: int) -> bytes:
         """Piped input to its end, or one line typed at the lobby's prompt; at most `limit` bytes."""

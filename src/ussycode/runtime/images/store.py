@@ -99,10 +99,12 @@ class ImageStore:
 
     def ensure(self, name: str, progress: Progress = silent) -> Image:
         """The current image when the present recipe made it, else a fresh build. Raises as `build` does."""
-        image = self.find(name)
-        if image is not None and image.recipe == recipe.load(name, self.recipes()).digest:
+        wanted = recipe.load(name, self.recipes())
+        if (image := self._made_by(wanted)) is not None:
             return image
-        return self.build(name, progress)
+        with locked(self._lock):
+            # Another process may have built it while this one waited for the lock.
+            return self._made_by(wanted) or self._build(wanted, progress)
 
     def build(self, name: str, progress: Progress = silent) -> Image:
         """Build the recipe `name` and make it current. Blocks; one build at a time on this store.
@@ -110,13 +112,24 @@ class ImageStore:
         Raises `recipe.NO_RECIPE` and the failures of `build.build`. A failed build leaves nothing behind, and
         the image that was current stays so.
         """
-        wanted = recipe.load(name, self.recipes())
-        with locked(self.root / "build.lock"), staging(self.root) as work:
+        with locked(self._lock):
+            return self._build(recipe.load(name, self.recipes()), progress)
+
+    def _made_by(self, wanted: Recipe) -> Image | None:
+        image = self.find(wanted.name)
+        return image if image is not None and image.recipe == wanted.digest else None
+
+    def _build(self, wanted: Recipe, progress: Progress) -> Image:
+        with staging(self.root) as work:
             built = build(wanted, work, self.root.parent / "cache" / "debs", progress)
             progress("checking the disk", 0.96)
             image = self._publish(wanted, built)
-        progress(f"image {name} is ready", 1.0)
+        progress(f"image {wanted.name} is ready", 1.0)
         return image
+
+    @property
+    def _lock(self) -> Path:
+        return self.root / "build.lock"
 
     def remove(self, name: str, digest: str | None = None) -> bool:
         """Remove every build of `name`, or the one with `digest`; False when there was none.
@@ -126,7 +139,7 @@ class ImageStore:
         if name not in self._names():
             return False
         folder = self.root / name
-        with locked(self.root / "build.lock"):
+        with locked(self._lock):
             gone = [folder] if digest is None else [folder / image.name for image in _builds(folder, digest)]
             for path in gone:
                 shutil.rmtree(path)
