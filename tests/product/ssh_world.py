@@ -10,7 +10,7 @@ import socket
 import struct
 import termios
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,14 +108,29 @@ class Person:
         assert process.returncode is not None
         return Done(process.returncode, out, err)
 
-    @asynccontextmanager
-    async def terminal(self, *words: str, term: str = "xterm", size: tuple[int, int] = (24, 80)) -> AsyncIterator[Tty]:
+    def terminal(
+        self, *words: str, term: str = "xterm", size: tuple[int, int] = (24, 80)
+    ) -> AbstractAsyncContextManager[Tty]:
         """`ssh WORDS…` on a terminal of its own, `size` in rows and columns."""
+        return self.sitting_at("ssh", *self.options, *words, size=size, env={"TERM": term})
+
+    def shell_env(self) -> dict[str, str]:
+        """An environment in which `ssh` is this person's, whatever program calls it."""
+        (self.home / "ssh").write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F {self.home}/config "$@"\n')
+        (self.home / "ssh").chmod(0o755)
+        path = f"{self.home}:{os.environ['PATH']}"
+        return {"PATH": path, "HOME": str(self.home), "TERM": "xterm", "LC_ALL": "C.UTF-8"}
+
+    @asynccontextmanager
+    async def sitting_at(
+        self, *argv: str, env: dict[str, str], size: tuple[int, int] = (24, 80)
+    ) -> AsyncIterator[Tty]:
+        """Any program on a terminal of its own."""
         ours, theirs = os.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", *size, 0, 0))
         process = await asyncio.create_subprocess_exec(
-            "ssh", *self.options, *words, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), env={**os.environ, "TERM": term},
+            *argv, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), env={**os.environ, **env},
         )
         os.close(theirs)
         tty = Tty(ours, process)

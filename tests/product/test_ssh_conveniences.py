@@ -1,10 +1,15 @@
 """Files for the caller's own machine do what they promise when real programs read them."""
 from __future__ import annotations
 
-import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.product.ssh_world import Person, SshWorld
+import pytest
+
+from tests.product.ssh_world import Person, SshWorld, Tty
+from ussycode.access.facts import Caller
+from ussycode.identity import ops as identity
 
 
 async def kept(olive: Person) -> Path:
@@ -43,12 +48,11 @@ async def test_tab_in_bash_asks_the_platform(place: SshWorld) -> None:
     olive = await place.member("olive")
     await place.vm(olive, "demo")
     (olive.home / "completion").write_text((await olive.ssh("host", "completion", "bash")).text)
-    (olive.home / "ssh").write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F {olive.home}/config "$@"\n')
-    (olive.home / "ssh").chmod(0o755)
-    env = {"PATH": f"{olive.home}:{os.environ['PATH']}"}
+    env = olive.shell_env()
     for typed, offered in (
         ("ussy share set", "set-private set-public"), ("ussy restart d", "demo"), ("ussy ls --gr", "--group"),
         ("ussy ls --group ", "region tag type"), ("ussy wake demo o", "off on"), ("ussy new --template s", "static"),
+        ("ussy ls --group=t", "tag type"),
     ):
         at = f'COMP_LINE="{typed}"; COMP_POINT=${{#COMP_LINE}}'
         script = f'. {olive.home}/completion; {at}; _ussy; echo "${{COMPREPLY[*]}}"'
@@ -56,3 +60,70 @@ async def test_tab_in_bash_asks_the_platform(place: SshWorld) -> None:
         assert done.text == offered + "\n", (typed, done)
     said = await olive.run("bash", "-c", f". {olive.home}/completion; ussy whoami", env=env)
     assert said.text.startswith("olive")
+
+
+SHELLS = {
+    "bash": ("bash", "--norc", "--noprofile", "-i"), "zsh": ("zsh", "-f", "-i"),
+    "fish": ("fish", "--no-config", "--private", "-i"),
+}
+
+
+READY = "ready> "
+PROMPTS = {"bash": f"PS1='{READY}'", "zsh": f"unsetopt prompt_sp; PS1='{READY}'",
+           "fish": f"function fish_prompt; echo -n '{READY}'; end"}
+
+
+@asynccontextmanager
+async def shell(olive: Person, kind: str) -> AsyncIterator[Tty]:
+    """A real shell at a terminal whose owner did what the help says."""
+    (olive.home / "completion").write_text((await olive.ssh("host", "completion", kind)).text)
+    async with olive.sitting_at(*SHELLS[kind], env=olive.shell_env(), size=(40, 100)) as tty:
+        tty.type(f". {olive.home}/completion; {PROMPTS[kind]}; echo load''ed\r")
+        await tty.until("loaded[\\s\\S]*" + READY)
+        yield tty
+
+
+async def typed(tty: Tty, line: str, becomes: str) -> None:
+    """Type `line` and wait for what it becomes; then take the line back."""
+    tty.type(line)
+    await tty.until(rf"{becomes}(?![\w-])")
+    tty.type("\x15")
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+async def test_tab_in_a_real_shell_completes_commands_flags_and_vms_of_the_moment(place: SshWorld, kind: str) -> None:
+    olive = await place.member("olive")
+    await place.vm(olive, "demo")
+    async with shell(olive, kind) as tty:
+        await typed(tty, "ussy who\t", "whoami")
+        await typed(tty, "ussy share set-pu\t", "set-public")
+        await typed(tty, "ussy restart de\t", "demo")
+        await typed(tty, "ussy ls --wat\t", "--watch")
+        await typed(tty, "ussy ls --group=re\t", "region")
+        await place.vm(olive, "shop")
+        await typed(tty, "ussy start sh\t", "shop")
+        await typed(tty, "ussy snapshot \t\t", "schedule")
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+async def test_words_reach_the_platform_as_the_shell_had_them(place: SshWorld, kind: str) -> None:
+    olive = await place.member("olive")
+    await place.vm(olive, "demo")
+    async with shell(olive, kind) as tty:
+        tty.type("ussy comment demo 'it'\\''s \"one\" $HOME *'\r")
+        await tty.until("demo comment: [\\s\\S]*" + READY)
+        tty.type("ussy whoami\r")
+        await tty.until(r"olive.*\(newbie\)[\s\S]*" + READY)
+        tty.type("ussy\r")
+        await tty.until("▶ ")
+        tty.type("exit\r")
+        await tty.until("goodbye")
+    listed = (await place.base.run((await caller(place, olive)), "ls")).view
+    assert listed is not None
+    assert listed.document()["vms"][0]["comment"] == "it's \"one\" $HOME *"  # type: ignore[index]
+
+
+async def caller(place: SshWorld, olive: Person) -> Caller:
+    found = await identity.recognise(place.app, olive.key.fingerprint)
+    assert found is not None
+    return found[0]

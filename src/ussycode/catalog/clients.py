@@ -7,9 +7,9 @@ from typing import Literal, NotRequired, TypedDict, cast
 
 from ussycode.access.actions import Action
 from ussycode.catalog import manual
-from ussycode.cmdline.complete import complete
+from ussycode.cmdline.complete import Offer, offers
 from ussycode.cmdline.render import Style
-from ussycode.cmdline.spec import ACCOUNT, NOTHING, Command, command, word
+from ussycode.cmdline.spec import ACCOUNT, NOTHING, Command, command, switch, word
 from ussycode.cmdline.tree import Tree
 from ussycode.config import Config
 from ussycode.ports import App, Ctx
@@ -108,7 +108,8 @@ class Completion:
 
 
 @command("completion", needs=Action.NOTHING, on=NOTHING, reads_only=True,
-         examples=("completion bash > ~/.local/share/bash-completion/completions/ussy",))
+         examples=("completion bash >> ~/.bashrc", "completion zsh >> ~/.zshrc",
+                   "completion fish > ~/.config/fish/conf.d/ussy.fish"))
 async def completion(ctx: Ctx, a: Completion) -> FileView:
     """Print a completion script that gives your shell a command `ussy` with Tab.
 
@@ -118,23 +119,51 @@ async def completion(ctx: Ctx, a: Completion) -> FileView:
 
 
 def _script(kind: str, config: Config) -> str:
-    reach = config.ssh_command()
-    if kind == "fish":
-        return (
-            f"function ussy; {reach} $argv; end\n"
-            "function __ussy_complete\n"
-            "  set -l typed (string replace -r '^\\s*ussy\\s?' '' -- (commandline -cp))\n"
-            f"  {reach} complete (string escape -- $typed) </dev/null 2>/dev/null\n"
-            "end\ncomplete -c ussy -f -a '(__ussy_complete)'\n"
-        )
-    load = "autoload -U +X bashcompinit && bashcompinit\n" if kind == "zsh" else ""
-    return (
-        f'{load}ussy() {{ {reach} "$@"; }}\n'
-        "_ussy() {\n"
-        '  local typed="${COMP_LINE:0:COMP_POINT}"; typed="${typed#* }"\n'
-        f"  COMPREPLY=( $({reach} complete \"'${{typed//\\'/}}'\" </dev/null 2>/dev/null) )\n"
-        "}\ncomplete -o default -F _ussy ussy\n"
-    )
+    return _SCRIPTS[kind].replace("REACH", config.ssh_command())
+
+
+_BASH = r"""ussy() {
+  local t=; [ -t 0 ] && [ -t 1 ] && t=-t
+  if [ $# -eq 0 ]; then REACH; else REACH $t -o LogLevel=ERROR "${*@Q}"; fi
+}
+_ussy() {
+  local typed="${COMP_LINE:0:COMP_POINT}" cur done; typed="${typed#* }"; cur="${typed##* }"
+  local IFS=$'\n'
+  COMPREPLY=( $(REACH complete "'${typed//\'/}'" </dev/null 2>/dev/null) )
+  # The shell replaces only what stands behind the last = or : of the word.
+  done="${cur%"${cur##*[=:]}"}"; COMPREPLY=( "${COMPREPLY[@]#"$done"}" )
+}
+complete -o default -F _ussy ussy
+"""
+_ZSH = r"""ussy() {
+  local t=(); [ -t 0 ] && [ -t 1 ] && t=(-t)
+  if [ $# -eq 0 ]; then REACH; else REACH $t -o LogLevel=ERROR "${(j: :)${(qq)@}}"; fi
+}
+_ussy() {
+  local typed="${(j: :)words[2,CURRENT-1]} $PREFIX" line
+  local -a found
+  for line in "${(f)$(REACH complete --describe ${(qq)typed# } </dev/null 2>/dev/null)}"; do
+    found+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}")
+  done
+  [ -n "$found[1]" ] && _describe ussy found
+}
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+compdef _ussy ussy
+"""
+_FISH = r"""function __ussy_quoted
+    for word in $argv; printf "'%s' " (string replace -a "'" "'\\''" -- $word | string collect -a); end
+end
+function ussy
+    set -l t; isatty stdin; and isatty stdout; and set t -t
+    if test (count $argv) -eq 0; REACH; else; REACH $t -o LogLevel=ERROR (__ussy_quoted $argv); end
+end
+function __ussy_complete
+    set -l typed (string replace -r '^\s*\S+\s?' '' -- (commandline -cp))
+    REACH complete --describe (__ussy_quoted $typed) </dev/null 2>/dev/null
+end
+complete -c ussy -f -a '(__ussy_complete)'
+"""
+_SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 
 @dataclass(frozen=True)
@@ -142,21 +171,23 @@ class Complete:
     """Arguments of `complete`."""
 
     line: str = word(str, help="the command line as far as it is typed, as one word", default="")
+    describe: bool = switch(help="say after a tab what each word means")
 
 
 @dataclass(frozen=True)
 class Candidates:
     """What could stand where the last word is being typed."""
 
-    words: tuple[str, ...]
+    offers: tuple[Offer, ...]
+    described: bool
 
     def text(self, style: Style) -> str:
         """One a line."""
-        return "\n".join(self.words)
+        return "\n".join(f"{word}\t{meaning}" if self.described else word for word, meaning in self.offers)
 
     def document(self) -> CandidatesDocument:
         """The document of `complete`."""
-        return {"candidates": list(self.words)}
+        return {"candidates": [word for word, _ in self.offers]}
 
 
 def complete_of(tree: Callable[[], Tree]) -> Command:
@@ -167,7 +198,8 @@ def complete_of(tree: Callable[[], Tree]) -> Command:
         """Print what Tab would offer at the end of a line; for completion scripts."""
         mine = await vms.mine(ctx.app, ctx.permit)
         tags = tuple(sorted({tag for vm in mine for tag in vm.tags}))
-        return Candidates(complete(tree(), a.line, Values(ctx.app, tuple(vm.name for vm in mine), tags)))
+        known = Values(ctx.app, tuple(vm.name for vm in mine), tags)
+        return Candidates(offers(tree(), a.line, known), a.describe)
 
     return complete_line
 

@@ -119,14 +119,14 @@ def at_a_glance(sections: Sequence[tuple[str, Sequence[Command]]], style: Style)
 
 
 def _glance(name: str, commands: Sequence[Command], style: Style) -> str:
-    said = _clause(commands[0].summary) if len(commands) == 1 and len(commands[0].path) == 1 else ", ".join(
+    said = clause(commands[0].summary) if len(commands) == 1 and len(commands[0].path) == 1 else ", ".join(
         " ".join(c.path[1:]) for c in commands)
     rows = textwrap.wrap(said, WIDTH - GLANCE - 4, break_on_hyphens=False)
     head = f"  {style.paint(name.ljust(GLANCE), 'cyan')}  {rows[0]}"
     return "\n".join((head, *(" " * (GLANCE + 4) + row for row in rows[1:])))
 
 
-def _clause(summary: str) -> str:
+def clause(summary: str) -> str:
     """What a summary says before it goes into detail."""
     return re.split(r"[;:.] |[.]$", summary)[0]
 

@@ -101,7 +101,7 @@ def test_symlinked_folders_are_followed_inside_the_tree_only(bench: Bench) -> No
     layer(member(".wh...")), layer(member(".wh.")), layer(member("x", uid=1 << 40)), layer(member("x", uid=-5)),
     b"not a tar at all" * 100, layer((member("x", b"y" * 5000), b"y" * 5000))[:2000],
     gzip.compress(layer(member("x")))[:-9],
-])
+], ids=range(19))
 def test_a_hostile_layer_is_refused_with_a_sentence(bench: Bench, bad: bytes) -> None:
     with pytest.raises(Failure) as refused:
         bench.tree(bad)
