@@ -18,8 +18,9 @@ from ussycode.base.errors import ErrorCode, Kind
 from ussycode.config import Config
 from ussycode.doors.edge.assertions import Assertions
 from ussycode.doors.edge.facts import Judgement, Outcome
+from ussycode.doors.edge.fields import CHUNKED, Refused, trailer_allowed
 from ussycode.doors.edge.framing import ByChunks, ByLength, Framing, Malformed, UntilClose
-from ussycode.doors.edge.head import CHUNKED, MAX_HEAD, Refused, Request, outgoing, parse, trailer_allowed
+from ussycode.doors.edge.head import MAX_HEAD, Request, outgoing, parse
 from ussycode.doors.edge.local import is_special
 from ussycode.doors.edge.pages import Local
 from ussycode.doors.edge.response import parse as read_response

@@ -268,8 +268,7 @@ async def ssh(ctx: Ctx, a: Ssh) -> Attach:
     """Open a shell in a VM, or run one command there."""
     found = await waking.reachable(ctx.app, ctx.permit)
     user = a.vm.rpartition("@")[0] or a.login or ctx.app.images.login_user(found.image)
-    command = " ".join(a.command) if a.command else None
-    return Attach(found.id, found.name, user, command, ctx.permit.decision.until)
+    return Attach(found.id, found.name, user, " ".join(a.command) if a.command else None)
 
 
 ALL = (ls, rm, restart, rename, ssh)

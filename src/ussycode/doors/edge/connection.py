@@ -8,8 +8,9 @@ from typing import cast
 
 from ussycode.doors.edge import pages
 from ussycode.doors.edge.edge import MAX_CONNECTIONS, Edge
+from ussycode.doors.edge.fields import Refused
 from ussycode.doors.edge.framing import Framing
-from ussycode.doors.edge.head import BARE_LF, MAX_HEAD, Refused
+from ussycode.doors.edge.head import BARE_LF, MAX_HEAD
 from ussycode.doors.edge.pages import Local
 from ussycode.doors.edge.timed import NEVER
 from ussycode.doors.edge.upstream import Upstream
@@ -46,8 +47,8 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
     """Reads request heads one after another and hands them to `_serve`; everything else is passed on or dropped."""
 
     __slots__ = (
-        "_address", "_began", "_buffer", "_close", "_deaf", "_edge", "_framing", "_lingered", "_partial", "_phase",
-        "_sending_paused", "_sent", "_status", "_transport", "_upstream", "deadline",
+        "_address", "_began", "_buffer", "_close", "_deaf", "_edge", "_framing", "_lingered", "_looked", "_partial",
+        "_phase", "_sending_paused", "_sent", "_status", "_transport", "_upstream", "deadline",
     )
 
     _upstream: Upstream | None
@@ -73,6 +74,8 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
         """Reading is paused."""
         self._sending_paused = False
         self._lingered = 0
+        self._looked = 0
+        """Bytes of the buffer that hold no end of a head."""
 
     @abc.abstractmethod
     def _serve(self, head: bytes) -> None:
@@ -119,7 +122,10 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
 
     def _take(self, data: bytes) -> None:
         phase = self._phase
-        if phase is TUNNEL:
+        if phase is HEAD and not self._sending_paused:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._pump()
+        elif phase is TUNNEL:
             assert self._upstream is not None
             self._upstream.write(data)
         elif phase is BUSY and self._framing is not None:
@@ -127,10 +133,8 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
         elif phase is LINGER:
             self._drop(len(data))
         elif phase is not GONE:
-            self._buffer = self._buffer + data if self._buffer else data
-            if phase is HEAD and not self._sending_paused:
-                self._pump()
-            elif len(self._buffer) > MAX_AHEAD:
+            self._buffer += data
+            if len(self._buffer) > MAX_AHEAD:
                 self._read_no_more()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -218,18 +222,22 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
             upstream.abort()
 
     def _pump(self) -> None:
-        while self._phase is HEAD and self._buffer and not self._sending_paused:
-            end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD + 4)
+        while self._buffer and self._phase is HEAD and not self._sending_paused:
+            buffer = self._buffer
+            end = buffer.find(b"\r\n\r\n", self._looked, MAX_HEAD + 4)
             if end < 0:
                 self._incomplete()
                 return
-            head, self._buffer = self._buffer[:end], self._buffer[end + 4 :]
-            self._serve(head)
+            self._looked = 0
+            self._buffer = buffer[end + 4 :]
+            self._serve(buffer[:end])
 
     def _incomplete(self) -> None:
+        # What was looked at is not looked at again: a head that comes byte by byte must not cost its square.
+        looked, self._looked = self._looked, max(0, len(self._buffer) - 3)
         if len(self._buffer) > MAX_HEAD:
             self._refuse(Refused(431, f"the request head is longer than {MAX_HEAD} bytes"))
-        elif BARE_LF(self._buffer) is not None:
+        elif BARE_LF(self._buffer, looked) is not None:
             self._refuse(Refused(400, "the request head is malformed"))
         elif not self._partial:
             self._partial = True

@@ -17,8 +17,9 @@ from ussycode.doors.edge.connection import (
     VISITOR_LEFT,
     Connection,
 )
-from ussycode.doors.edge.framing import Framing, Malformed, UntilClose
-from ussycode.doors.edge.head import Refused, Request, outgoing
+from ussycode.doors.edge.fields import Refused
+from ussycode.doors.edge.framing import Framing, Malformed
+from ussycode.doors.edge.head import Request, outgoing
 from ussycode.doors.edge.pages import Local
 from ussycode.doors.edge.pool import Pool, Unreachable
 from ussycode.doors.edge.response import Response
@@ -35,6 +36,7 @@ FRESH = 2.0
 _FACTS = (
     b"X-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: https\r\nX-Request-Id: %b\r\n%b\r\n"
 )
+"""What only the edge may say of a request: address, host, id, identity."""
 
 
 class Exchange(Connection):
@@ -62,14 +64,15 @@ class Exchange(Connection):
         """Nothing is under way."""
 
     def _proxy(self, verdict: Verdict, request: Request, pool: Pool) -> None:
-        for_platform = pool is self._edge.platform
+        edge = self._edge
+        for_platform = pool is edge.platform
         identity = b"" if for_platform else verdict.identity
-        facts = _FACTS % (self._address, request.host, self._id, identity)
+        facts = _FACTS % (self._address, request.fields.host, self._id, identity)
         self._head = outgoing(request, facts, for_platform)
         if not for_platform:
             verdict.flows.add(self)
-        repeatable = request.method in SAFE_TO_REPEAT and not request.has_body
-        upstream = pool.take(0.0 if repeatable else self._edge.deadlines.now - FRESH)
+        repeatable = not request.has_body and request.method in SAFE_TO_REPEAT
+        upstream = pool.take(0.0 if repeatable else edge.deadlines.now - FRESH)
         self._repeated = not repeatable
         if upstream is not None:
             self._begin(upstream)
@@ -94,13 +97,19 @@ class Exchange(Connection):
         assert self._request is not None
         self._phase = BUSY
         self._upstream = upstream
-        self.deadline = self._edge.deadlines.now + (ANSWER_TIMEOUT if self._framing is None else STALL_TIMEOUT)
         upstream.begin(self, self._head, self._request.method == b"HEAD")
-        if self._framing is not None and self._buffer:
-            data, self._buffer = self._buffer, b""
-            self._body(data)
-        if len(self._buffer) <= MAX_AHEAD:
+        if self._framing is None:
+            self.deadline = self._edge.deadlines.now + ANSWER_TIMEOUT
+        else:
+            self.deadline = self._edge.deadlines.now + STALL_TIMEOUT
+            self._early_body()
+        if self._deaf and len(self._buffer) <= MAX_AHEAD:
             self._read_on()
+
+    def _early_body(self) -> None:
+        data, self._buffer = self._buffer, b""
+        if data:
+            self._body(data)
 
     def _body(self, data: bytes) -> None:
         assert self._framing is not None and self._upstream is not None
@@ -135,7 +144,7 @@ class Exchange(Connection):
             return False
         if self._request.upgrade is None:
             return False
-        self._status, self._phase, self.deadline = 101, TUNNEL, NEVER
+        self._status, self._phase, self.deadline, self._head = 101, TUNNEL, NEVER, b""
         self._send(response.outgoing(self._extra(), close=False))
         data, self._buffer = self._buffer, b""
         if data:
@@ -146,10 +155,10 @@ class Exchange(Connection):
     def on_response(self, response: Response, framing: Framing, body: bytes) -> None:
         """Pass on the head, with what came of the body."""
         self._status = response.status
-        if isinstance(framing, UntilClose):
+        if framing.open_ended:
             self._close = True
         self.deadline = NEVER
-        self._send(response.outgoing(self._extra(), self._close or self._framing is not None) + body)
+        self._send(response.outgoing(self._extra(), self._close or self._framing is not None, body))
 
     def on_bytes(self, data: bytes) -> None:
         """Pass on more of the body or tunnel."""
@@ -158,12 +167,13 @@ class Exchange(Connection):
     def on_end(self, reusable: bool) -> None:
         """The response is complete: on to the next request."""
         upstream, self._upstream = self._upstream, None
-        if upstream is not None and reusable and self._framing is None:
+        if reusable and upstream is not None and self._framing is None:
             upstream.free(self._edge.deadlines.now)
         elif upstream is not None:
             upstream.abort()
         self._finish("")
-        self._pump()
+        if self._buffer:
+            self._pump()
 
     def on_failure(self, reason: str, untouched: bool) -> None:
         """The app's side broke."""
@@ -193,7 +203,7 @@ class Exchange(Connection):
         else:
             self._phase, self._partial = HEAD, False
             self.deadline = self._edge.deadlines.now + (STALL_TIMEOUT if self._sending_paused else IDLE_TIMEOUT)
-        if self._phase is not GONE and not self._sending_paused:
+        if self._deaf and self._phase is not GONE and not self._sending_paused:
             self._read_on()
 
     def cut(self) -> None:

@@ -21,6 +21,8 @@ class Framing(Protocol):
     """Follows one body. `done` is True after its last byte was fed."""
 
     done: bool
+    open_ended: bool
+    """Only the end of the connection ends the body."""
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """`(pass on, left over)`: what belongs to the body, and what came after its end."""
@@ -31,6 +33,7 @@ class ByLength:
     """A body of exactly `left` bytes."""
 
     __slots__ = ("done", "left")
+    open_ended = False
 
     def __init__(self, left: int) -> None:
         self.left = left
@@ -51,6 +54,7 @@ class UntilClose:
     """A body that ends with the connection."""
 
     __slots__ = ("done",)
+    open_ended = True
 
     def __init__(self) -> None:
         self.done = False
@@ -58,6 +62,10 @@ class UntilClose:
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """All of it."""
         return data, b""
+
+
+WHOLE = ByLength(0)
+"""Framing of a body that has ended."""
 
 
 def keep_all(line: bytes) -> bool:
@@ -69,6 +77,7 @@ class ByChunks:
     """A chunked body, passed on as it came, with trailer lines filtered by `allowed`."""
 
     __slots__ = ("_allowed", "_left", "_line", "_tail", "_trailers", "done")
+    open_ended = False
 
     def __init__(self, allowed: Callable[[bytes], bool] = keep_all) -> None:
         self.done = False

@@ -6,7 +6,8 @@ import functools
 import ipaddress
 import re
 
-from ussycode.doors.edge.head import Refused, Request
+from ussycode.doors.edge.fields import Refused
+from ussycode.doors.edge.head import Request
 from ussycode.doors.edge.redirect import to_https
 from ussycode.doors.edge.visitor import VisitorConnection
 

@@ -6,16 +6,15 @@ from ussycode.doors.edge.facts import Judgement, Outcome
 from ussycode.doors.edge.head import Request
 from ussycode.doors.edge.pages import Local
 
-_SPECIAL = (b"/__ussycode", b"/__exe.dev")
-SECRET = (b"/login/", b"/__ussycode/share/")
-"""Paths whose last segment signs somebody in, or lets them in: it is no business of a log."""
+SPECIAL = (b"/__ussycode", b"/__exe.dev")
+"""Beginnings of paths that may be the platform's own."""
 
 
 def is_special(target: bytes) -> bool:
     """Paths that the platform answers on every VM host, whether or not the VM exists."""
-    if not target.startswith(_SPECIAL):
+    if not target.startswith(SPECIAL):
         return False
-    return any(target.startswith(p) and target[len(p) : len(p) + 1] in (b"", b"/", b"?") for p in _SPECIAL)
+    return any(target.startswith(p) and target[len(p) : len(p) + 1] in (b"", b"/", b"?") for p in SPECIAL)
 
 
 def of_judgement(judgement: Judgement, request: Request, domain: str) -> Local:

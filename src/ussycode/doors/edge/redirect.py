@@ -7,7 +7,8 @@ from typing import cast
 from ussycode.doors.edge import pages
 from ussycode.doors.edge.connection import LINGER_TIMEOUT
 from ussycode.doors.edge.edge import MAX_CONNECTIONS, Edge
-from ussycode.doors.edge.head import MAX_HEAD, Refused, Request, parse
+from ussycode.doors.edge.fields import Refused
+from ussycode.doors.edge.head import MAX_HEAD, Request, parse
 from ussycode.doors.edge.hosts import HostKind
 from ussycode.doors.edge.pages import Local
 

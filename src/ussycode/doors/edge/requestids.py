@@ -14,14 +14,11 @@ class RequestIds:
     """Ids such as `req_k3j2…`, as header values."""
 
     def __init__(self) -> None:
-        self._block = b""
-        self._at = 0
+        self._ready: list[bytes] = []
 
     def new(self) -> bytes:
         """An id never given before."""
-        at = self._at
-        if at >= len(self._block):
-            self._block = base64.b32encode(os.urandom(10 * _BATCH)).lower()
-            at = 0
-        self._at = at + _SIZE
-        return b"req_" + self._block[at : at + _SIZE]
+        if not self._ready:
+            block = base64.b32encode(os.urandom(10 * _BATCH)).lower()
+            self._ready = [b"req_" + block[at : at + _SIZE] for at in range(0, len(block), _SIZE)]
+        return self._ready.pop()

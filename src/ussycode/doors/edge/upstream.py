@@ -6,7 +6,7 @@ import enum
 from typing import Protocol, cast
 
 from ussycode.base.errors import Failure
-from ussycode.doors.edge.framing import Framing, Malformed, UntilClose
+from ussycode.doors.edge.framing import WHOLE, Framing, Malformed
 from ussycode.doors.edge.response import MAX_RESPONSE_HEAD, Response, hopeful, parse
 from ussycode.runtime.guest.protocol import parse_reply
 
@@ -73,7 +73,8 @@ class Upstream(asyncio.Protocol):
     """Carries one exchange at a time. Bytes that nobody asked for end the connection."""
 
     __slots__ = (
-        "_buffer", "_deaf", "_framing", "_greeting", "_hello", "_interim", "_lane", "_platform", "_reusable", "_served",
+        "_buffer", "_deaf", "_framing", "_greeting", "_hello", "_interim", "_lane", "_looked", "_platform", "_reusable",
+        "_served",
         "_stage", "_to_head", "_transport", "_visitor", "idle_since",
     )
 
@@ -87,6 +88,8 @@ class Upstream(asyncio.Protocol):
         self._visitor: Visitor | None = None
         self._framing: Framing | None = None
         self._buffer = b""
+        self._looked = 0
+        """Bytes of the buffer that hold no end of a head."""
         self._deaf = False
         """Reading is paused."""
         self._reusable = False
@@ -140,7 +143,8 @@ class Upstream(asyncio.Protocol):
         self._stage = IDLE
         self._framing = None
         self._served += 1
-        self.resume()
+        if self._deaf:
+            self.resume()
         self._lane.release(self, now)
 
     def data_received(self, data: bytes) -> None:
@@ -162,7 +166,7 @@ class Upstream(asyncio.Protocol):
         visitor, self._visitor = self._visitor, None
         if visitor is None:
             return
-        if error is None and self._stage is BODY and isinstance(self._framing, UntilClose):
+        if error is None and self._stage is BODY and self._framing is not None and self._framing.open_ended:
             visitor.on_end(reusable=False)
             return
         untouched = self._stage is HEAD and not self._buffer and self._served > 0 and not self._interim
@@ -209,20 +213,25 @@ class Upstream(asyncio.Protocol):
         """Read one piece of what is buffered; False when it is not complete yet."""
         if self._greeting:
             return self._greet()
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0 or end > MAX_RESPONSE_HEAD:
-            if len(self._buffer) > MAX_RESPONSE_HEAD:
-                raise Malformed("the response head is too long")
-            if not hopeful(self._buffer):
-                raise Malformed("the response head is malformed")
+        buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n", self._looked, MAX_RESPONSE_HEAD + 4)
+        if end < 0:
+            self._incomplete()
             return False
-        response = parse(self._buffer[:end], self._platform)
-        self._buffer = self._buffer[end + 4 :]
+        self._looked = 0
+        response = parse(buffer[:end], self._platform)
+        self._buffer = buffer[end + 4 :]
         if response.status < 200:
             self._on_interim(visitor, response)
         else:
             self._on_final(visitor, response)
         return True
+
+    def _incomplete(self) -> None:
+        # What was looked at is not looked at again: a head that comes byte by byte must not cost its square.
+        looked, self._looked = self._looked, max(0, len(self._buffer) - 3)
+        if len(self._buffer) > MAX_RESPONSE_HEAD or not hopeful(self._buffer, looked):
+            raise Malformed("the response head is malformed")
 
     def _greet(self) -> bool:
         reply = parse_reply(self._buffer)
@@ -246,11 +255,16 @@ class Upstream(asyncio.Protocol):
                 visitor.on_bytes(rest)
 
     def _on_final(self, visitor: Visitor, response: Response) -> None:
-        framing = self._framing = response.framing(self._to_head)
         data, self._buffer = self._buffer, b""
-        own, rest = framing.feed(data) if data and not framing.done else (b"", data)
         self._stage = BODY
         self._reusable = not response.close
+        if data and len(data) == response.length and not self._to_head and response.has_body:
+            framing: Framing = WHOLE  # most responses come in one piece
+            own, rest = data, b""
+        else:
+            framing = response.framing(self._to_head)
+            own, rest = framing.feed(data) if data and not framing.done else (b"", data)
+        self._framing = framing
         visitor.on_response(response, framing, own)
         if framing.done and self._visitor is visitor:
-            visitor.on_end(reusable=self._reusable and not rest)
+            visitor.on_end(self._reusable and not rest)

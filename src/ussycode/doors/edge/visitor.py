@@ -11,10 +11,11 @@ from ussycode.doors.edge.edge import Edge
 from ussycode.doors.edge.exchange import Exchange
 from ussycode.doors.edge.facts import Outcome
 from ussycode.doors.edge.feed import Unanswered
+from ussycode.doors.edge.fields import CHUNKED, Refused, trailer_allowed
 from ussycode.doors.edge.framing import ByChunks, ByLength, Malformed, UntilClose
-from ussycode.doors.edge.head import CHUNKED, Refused, Request, parse, trailer_allowed
+from ussycode.doors.edge.head import Request, parse
 from ussycode.doors.edge.hosts import HostKind
-from ussycode.doors.edge.local import SECRET, is_special
+from ussycode.doors.edge.local import SPECIAL, is_special
 from ussycode.doors.edge.pages import Local
 from ussycode.doors.edge.pool import Pool
 from ussycode.doors.edge.timed import NEVER
@@ -34,13 +35,16 @@ class VisitorConnection(Exchange):
 
     def __init__(self, edge: Edge) -> None:
         super().__init__(edge)
+        self._started = 0.0
+        self._id = b""
+        self._repeated = False
         self._forget()
 
     def _serve(self, head: bytes) -> None:
         edge = self._edge
         self._began = True
         self._started = time.perf_counter()
-        self._id = self._edge.request_ids.new()
+        self._id = edge.request_ids.new()
         try:
             request = self._read(head)
         except Refused as refused:
@@ -57,10 +61,11 @@ class VisitorConnection(Exchange):
         return parse(head)
 
     def _decide(self, request: Request) -> None:
-        if request.token is not None and (name := self._guarded(request)):
-            self._with_token(request, name, request.token)
+        fields = request.fields
+        if fields.token is not None and (name := self._guarded(request)):
+            self._with_token(request, name, fields.token)
         else:
-            self._judge(request, request.session)
+            self._judge(request, fields.session)
 
     def _guarded(self, request: Request) -> str:
         """Name of the VM on whose host a token of the platform counts; empty elsewhere."""
@@ -94,9 +99,17 @@ class VisitorConnection(Exchange):
         self._pump()
 
     def _judge(self, request: Request, credential: bytes | None) -> None:
-        edge = self._edge
-        verdict = self._verdict = edge.verdicts.get(request.hostname, credential)
-        vm = verdict.judgement.vm
+        verdict = self._verdict = self._edge.verdicts.get(request.fields.hostname, credential)
+        pool = verdict.pool
+        if pool is None or request.target.startswith(SPECIAL):
+            self._elsewhere(verdict, request, credential)
+        else:
+            self._pool = pool
+            self._proxy(verdict, request, pool)
+
+    def _elsewhere(self, verdict: Verdict, request: Request, credential: bytes | None) -> None:
+        """The way of requests that do not simply go to a machine that runs."""
+        edge, vm = self._edge, verdict.judgement.vm
         if verdict.judgement.outcome is STOPPED and vm is not None and vm.wakes and not self._woken:
             self._phase, self.deadline = DIAL, NEVER  # starting a machine has its own time
             edge.spawn(self._wake(request, credential, vm.vm))
@@ -170,8 +183,6 @@ class VisitorConnection(Exchange):
     def _forget(self) -> None:
         """Nothing is under way."""
         self._began = False
-        self._started = 0.0
-        self._id = b""
         self._request = None
         self._verdict = None
         self._pool = None
@@ -181,25 +192,23 @@ class VisitorConnection(Exchange):
         self._status = 0
         self._sent = 0
         self._close = False
-        self._repeated = False
         self._woken = 0.0
 
     def _note(self, status: int, reason: str) -> None:
         """Count and log the request, and let go of what covered it."""
         self._began = False
         verdict, request, edge = self._verdict, self._request, self._edge
+        user, host, method, path = "", b"", b"", b""
         if verdict is not None:
             verdict.flows.discard(self)
-            user = verdict.judgement.caller.user
-            reason = reason or ("platform" if self._pool is edge.platform else verdict.judgement.reason)
-        else:
-            user = ""
+            judgement = verdict.judgement
+            user = judgement.caller.user
+            reason = reason or ("platform" if self._pool is edge.platform else judgement.reason)
         edge.counters.requests[status, reason] += 1
-        host, method, path = b"", b"", b""
         if request is not None:
-            host, method, path = request.hostname, request.method, request.path
-            if path.startswith(SECRET) and path != b"/login/to":
-                path = path[: path.rindex(b"/") + 1] + b"-"
+            host, method, path = request.fields.hostname, request.method, request.path
+            if path.startswith(b"/login/") and path != b"/login/to":
+                path = b"/login/-"  # the rest signs somebody in
         seconds = time.perf_counter() - self._started
         edge.log.request(
             edge.clock.now(), self._id, self._address, host, method, path, status, reason, user, seconds, self._sent,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ussycode.doors.edge.fields import trailer_allowed
 from ussycode.doors.edge.framing import ByChunks, ByLength, Framing, Malformed
-from ussycode.doors.edge.head import trailer_allowed
 
 BODY = b"5\r\nhello\r\n1;ext=1\r\n!\r\n0\r\nX-Ussycode-Email: evil\r\nX-Sum: 1\r\n\r\n"
 CLEAN = b"5\r\nhello\r\n1;ext=1\r\n!\r\n0\r\nX-Sum: 1\r\n\r\n"

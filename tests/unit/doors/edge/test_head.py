@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ussycode.doors.edge.head import CHUNKED, Refused, outgoing, parse, trailer_allowed
+from ussycode.doors.edge.fields import CHUNKED, Refused, trailer_allowed
+from ussycode.doors.edge.head import outgoing, parse
 
 
 def head(*lines: str, first: str = "GET / HTTP/1.1", host: str = "Host: demo.localhost") -> bytes:

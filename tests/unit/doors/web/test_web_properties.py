@@ -6,7 +6,8 @@ from urllib.parse import urljoin, urlsplit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ussycode.doors.edge.head import Refused, outgoing, parse
+from ussycode.doors.edge.fields import Refused
+from ussycode.doors.edge.head import outgoing, parse
 from ussycode.doors.edge.hosts import HostKind, Hosts
 from ussycode.doors.web.asked import local_path
 
