@@ -52,6 +52,8 @@ from ussycode.runtime.instance import Instance, load
 from ussycode.runtime.net import facing
 from ussycode.runtime.privileged.container_client import ContainerClient
 from ussycode.runtime.privileged.protocol import Accel
+from ussycode.sharing import ops as sharing
+from ussycode.sharing import people
 from ussycode.tokens import ops as tokens_ops
 from ussycode.tokens.verify import TokenVerifier
 from ussycode.vms import firstboot, samples, snapshots, trash
@@ -228,7 +230,7 @@ async def _serve(config: Config, given: ControlSettings) -> None:
     await side.driver.open()
     telemetry = Telemetry("ussycode")
     loop = Reconciler(
-        side.driver, lambda: vms.wants(app), lambda seen: vms.observe(app, seen), clock, telemetry=telemetry
+        side.driver, lambda: sharing.wants(app), lambda seen: vms.observe(app, seen), clock, telemetry=telemetry
     )
     side.driver.on_change(loop.nudge)
     key = load_host_key(home(config) / "ssh_host_ed25519_key")
@@ -278,12 +280,17 @@ async def _write_uses(app: App) -> None:
         await sessions.end_idle(app)
 
 
+CHORES = (
+    samples.take, snapshots.take_due, trash.expire, firstboot.deliver_all, signing.rotate, domains.look_at_due,
+    people.end_over,
+)
+
+
 async def _look_after(app: App) -> None:
     """Samples, daily snapshots and the trash, each minute: what is not due costs one look."""
     while True:
         await asyncio.sleep(samples.INTERVAL)
-        for chore in (samples.take, snapshots.take_due, trash.expire, firstboot.deliver_all, signing.rotate,
-                      domains.look_at_due):
+        for chore in CHORES:
             try:
                 await chore(app)
             except Exception:  # the outermost frame of a chore: one that breaks must not end the others
@@ -338,7 +345,7 @@ def _counted(app: App) -> Callable[[Sequence[Event]], Awaitable[None]]:
 def _nudged(app: App) -> Callable[[Sequence[Event]], Awaitable[None]]:
     async def nudge(events: Sequence[Event]) -> None:
         # Keys and names reach running guests through the reconciler too.
-        if any(e.kind.startswith(("key.", "vm.renamed")) for e in events):
+        if any(e.kind.startswith(("key.", "vm.renamed", "share.", "email.")) for e in events):
             app.nudge()
 
     return nudge

@@ -129,7 +129,7 @@ def _permits(
     for name in named or [""]:
         what = f"ssh {name}" if command.name == "ssh" else command.name
         action = cast(Any, command.needs)
-        allowed, decision = permit(action, Facts(caller, found.get(name), command=what))
+        allowed, decision = permit(action, Facts(caller, found.get(name), command=what, now=app.clock.now()))
         app.telemetry.decision(action, decision.reply, decision.reason)
         if allowed is not None:
             made[name] = allowed

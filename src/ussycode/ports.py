@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -224,6 +225,8 @@ class Attach:
     user: str
     command: str | None
     """None asks for a login shell."""
+    until: float = math.inf
+    """Unix seconds after which it must be asked for again."""
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,29 @@ def test_a_vm_is_shown_to_everybody_and_hidden_again(exe: Driven) -> None:
     assert vm.share.set_public()["share"] == vm.share.show()["status"] == "public"
     assert vm.share.set_private()["share"] == "private"
 
+@covers("VM.share.add", "VM.share.remove", "VM.share.add_link", "VM.share.remove_link")
+def test_sharing_with_people_and_links(exe: Driven) -> None:
+    vm = exe.new(name="demo", wait_until="created")
+    added = vm.share.add("bob@example.org", message="have a look", qr=True)
+    assert (added["shared_with"], added["message"]) == ("bob@example.org", "Invitation sent")
+    assert vm.share.add("bob@example.org")["message"] == "Already shared with bob@example.org"
+    assert vm.share.add("bob@example.org", root=True)["share_level"] == "root"
+    (user,) = vm.share.show()["users"]
+    assert (user["email"], user["status"], user["share_level"]) == ("bob@example.org", "pending", "root")
+    assert datetime.fromisoformat(user["invited_at"])
+    assert vm.share.remove("bob@example.org", root=True)["share_level"] == "web"
+    assert vm.share.remove("bob@example.org")["status"] == "success"
+    link = vm.share.add_link(qr=True)
+    assert link["url"].endswith(link["token"])
+    listed, = vm.share.show()["links"]
+    assert (listed["use_count"], listed["last_used_at"]) == (0, None) and listed["token"] != link["token"]
+    assert vm.share.remove_link(link["token"])["status"] == "success"
+    assert vm.share.show()["links"] == vm.share.show()["users"] == []
+    for refused in (lambda: vm.share.add("team"), lambda: vm.share.add("team", root=True)):
+        with pytest.raises(exedev.APIError, match="not grouped into teams"):
+            refused()
+
+
 
 def test_what_a_self_hosted_platform_does_not_sell_is_refused_with_the_reason(exe: Driven) -> None:
     for flags in ({"pool": "big"}, {"standalone": True}, {"integrations": ["github"]}):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from ussycode.access.actions import Action
 from ussycode.access.decide import decide
-from ussycode.access.facts import NOBODY, Caller, Facts, Role, Via, VmFacts
+from ussycode.access.facts import NOBODY, Caller, Facts, Grant, Level, Role, Via, VmFacts
 
 PEOPLE = {
     "nobody": NOBODY,
@@ -16,11 +16,23 @@ PEOPLE = {
     "owner's ssh demo token": Caller("user_owner", "olive", Role.NEWBIE, Via.TOKEN, commands=frozenset({"ssh demo"})),
     "stranger": Caller("user_stranger", "sam", Role.NEWBIE, Via.SSH_KEY),
     "admin": Caller("user_admin", "ada", Role.ADMIN, Via.SSH_KEY),
+    "invited": Caller("user_invited", "ivy", Role.NEWBIE, Via.SESSION),
+    "invited to 8001": Caller("user_port", "pat", Role.NEWBIE, Via.SESSION),
+    "invited till now": Caller("user_late", "lou", Role.NEWBIE, Via.SESSION),
+    "link holder": Caller("user_link", "lin", Role.NEWBIE, Via.SESSION),
+    "shell guest": Caller("user_shell", "sue", Role.NEWBIE, Via.SSH_KEY),
+    "shell guest's ls token": Caller("user_shell", "sue", Role.NEWBIE, Via.TOKEN, commands=frozenset({"ls"})),
+}
+NOW = 1_800_000_000.0
+GRANTS = {
+    "user_invited": (Grant(),), "user_port": (Grant(port=8001),), "user_late": (Grant(Level.SHELL, expires=NOW),),
+    "user_link": (Grant(link=True),), "user_shell": (Grant(Level.SHELL, expires=NOW + 1),),
 }
 VMS = {
     "no VM": None,
     "private": VmFacts("vm_1", "demo", "user_owner", frozenset(), 8000),
     "public 8000": VmFacts("vm_1", "demo", "user_owner", frozenset({8000}), 8000),
+    "shared": VmFacts("vm_1", "demo", "user_owner", frozenset(), 8000, GRANTS),
 }
 COMMANDS = {Action.VM_LIST: "ls", Action.VM_SHELL: "ssh demo", Action.VM_DELETE: "rm"}
 
@@ -32,7 +44,7 @@ def rows() -> Iterator[str]:
             for what, vm in VMS.items():
                 for port in ports:
                     command = COMMANDS.get(action, "other") if caller.via is Via.TOKEN else ""
-                    made = decide(action, Facts(caller, vm, port, command))
+                    made = decide(action, Facts(caller, vm, port, command, NOW))
                     where = f"{what}:{port}" if port else what
                     yield f"{action:15} {who:23} {where:17} {made.reply:7} {made.reason}"
 

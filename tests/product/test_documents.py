@@ -31,7 +31,11 @@ LINES = (
     "pause demo", "resume demo", "cp demo copy", "rename copy other", "snapshot create demo first", "snapshot ls demo",
     "snapshot schedule demo daily", "snapshot restore demo first", "snapshot rm demo first", "rm other nothere",
     "trash ls", "trash restore other", "rm other", "trash empty", "share show demo", "share port demo",
-    "share port demo 3000", "share set-public demo", "share set-private demo", "domain ls", "image ls", "defaults read",
+    "share port demo 3000", "share set-public demo", "share set-private demo",
+    "share add demo friend@example.org --message hello", "share add demo friend@example.org --root --expires 7d",
+    "share add demo friend@example.org --port 3000", "share show demo", "share remove demo friend@example.org --root",
+    "share remove demo friend@example.org", "LINK", "share add-link demo --label meetup --max-uses 5 --expires 2d",
+    "share show demo", "domain ls", "image ls", "defaults read",
     "defaults write dev.exe new.env EDITOR=vim", "defaults delete dev.exe new.env", f"ssh-key add {KEY}",
     "ssh-key rename laptop desk", "ssh-key tag desk prod", "ssh-key list", "ssh-key generate-api-key --label ci",
     "ssh-key generate-api-key --vm demo --exp never", "ssh-key list", "ssh-key revoke-token ci", "ssh-key remove desk",
@@ -45,6 +49,7 @@ ELSEWHERE = {
     "export": "tests/product/test_export.py", "domain add": "tests/product/test_domains.py",
     "domain rm": "tests/product/test_domains.py", "passkey rename": "tests/product/test_passkeys.py",
     "passkey remove": "tests/product/test_passkeys.py",
+    "share access": "tests/product/test_sharing.py",
 }
 """Commands that need more than a line, and where they are run."""
 
@@ -72,6 +77,9 @@ async def test_each_command_answers_what_its_schema_says(w: World) -> None:
                 await samples.take(w.app)
                 w.clock.advance(60)
             continue
+        if line == "LINK":
+            _, made = await answer(w, admin, "share add-link demo --port 3000")
+            line = f"share remove-link demo {made['id']} --revoke"  # type: ignore[index]
         name, document = await answer(w, admin, line)
         ran.add(name)
         check("help" if "--help" in line else name, document)

@@ -33,7 +33,10 @@ LINES = (
     "restart demo", "pause demo", "resume demo", "cp demo copy", "rename copy other", "snapshot create demo first",
     "snapshot ls demo", "snapshot schedule demo daily", "snapshot restore demo first", "snapshot rm demo first",
     "rm other", "trash ls", "trash restore other", "rm other", "trash empty", "share show demo", "share port demo 3000",
-    "share set-public demo", "share set-private demo", "image ls", "defaults write dev.exe new.env EDITOR=vim",
+    "share set-public demo", "share set-private demo", "share add demo friend@example.org --message hello",
+    "share add demo friend@example.org", "share add demo nosuchone", "share add demo team", "share access allow demo",
+    "share show demo", "share remove demo friend@example.org", "share remove demo friend@example.org",
+    "share remove-link demo link_none", "image ls", "defaults write dev.exe new.env EDITOR=vim",
     "defaults read", "defaults delete dev.exe new.env", f"ssh-key add {KEY}", "ssh-key rename laptop desk",
     "ssh-key tag desk prod", "ssh-key remove desk", "browser --list", "passkey list", "passkey rename a b",
     "passkey rm a", "email ls", "email add o@example.org", "email rm o@example.org", "invite friend@example.org",
@@ -41,7 +44,9 @@ LINES = (
     "restart nothere", "rename nothere other", "ssh-key remove nothing", "new --image none", "resize demo --disk 1G",
     "billing plan", "team", "comment demo", "exit now",
 )
-PRINTED_ONCE = {"browser", "ssh-key list", "ssh-key generate-api-key", "ssh-key revoke-token", "usy0-to-usy1"}
+PRINTED_ONCE = {
+    "browser", "share add-link", "ssh-key list", "ssh-key generate-api-key", "ssh-key revoke-token", "usy0-to-usy1",
+}
 """What they print differs by how the caller came in, or each time: their own tests look at them."""
 ELSEWHERE = {
     "image pull", "image rm", "email verify", "email primary", "ssh", "export", "logout", "complete", "help", "exit",

@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
 from ussycode.access.actions import Action
-from ussycode.access.facts import Caller, Facts, Role, VmFacts
+from ussycode.access.facts import PRIMARY, Caller, Facts, Grant, Level, Role, VmFacts
 
 
 class Reply(enum.StrEnum):
@@ -24,9 +25,17 @@ class Reason(enum.StrEnum):
     SIGNED_IN = "signed_in"
     OWNER = "owner"
     PUBLIC = "public"
+    GRANTED = "granted"
+    """The owner shared this port with them."""
+    LINK = "link"
+    """They came through a share link of this port."""
+    GRANTED_SHELL = "granted_shell"
     NOT_SIGNED_IN = "not_signed_in"
     NO_VM = "no_vm"
     NOT_YOURS = "not_yours"
+    NOT_SHARED = "not_shared"
+    """Something of the VM is shared with them, but not this."""
+    GRANT_ENDED = "grant_ended"
     ROLE = "role"
     TOKEN_SCOPE = "token_scope"  # noqa: S105 - a word, not a secret
 
@@ -37,6 +46,8 @@ class Decision:
 
     reply: Reply
     reason: Reason
+    until: float = math.inf
+    """Unix seconds at which it must be made again, whatever else stays as it is."""
 
     @property
     def allowed(self) -> bool:
@@ -64,6 +75,8 @@ ON_A_VM = frozenset({
     Action.VM_READ, Action.VM_CHANGE, Action.VM_DELETE, Action.VM_SHARE, Action.VM_SHELL, Action.VM_OPEN,
 })
 """Actions whose target is one VM."""
+OF_A_SHELL = frozenset({Action.VM_SHELL, Action.VM_OPEN, Action.VM_READ})
+"""What a person with a shell may do: from inside they reach every port and read every measurement anyway."""
 
 
 def decide(action: Action, facts: Facts) -> Decision:
@@ -90,11 +103,45 @@ def permit(action: Action, facts: Facts) -> tuple[Permit | None, Decision]:
 
 def _on_vm(action: Action, facts: Facts) -> Decision:
     caller, vm = facts.caller, facts.vm
-    if vm is not None and caller.known and caller.user == vm.owner:
+    if vm is None:
+        return _unseen(caller, Reason.NO_VM)
+    if caller.known and caller.user == vm.owner:
         return Decision(Reply.ALLOW, Reason.OWNER)
-    if vm is not None and action is Action.VM_OPEN and facts.port in vm.public_ports:
+    if action is Action.VM_OPEN and facts.port in vm.public_ports:
         return Decision(Reply.ALLOW, Reason.PUBLIC)
-    reason = Reason.NO_VM if vm is None else Reason.NOT_YOURS
+    return _by_grant(action, facts, vm)
+
+
+def _by_grant(action: Action, facts: Facts, vm: VmFacts) -> Decision:
+    grants = vm.grants.get(facts.caller.user, ()) if facts.caller.known else ()
+    live = [g for g in grants if not g.expires or g.expires > facts.now]
+    opening = [g for g in live if _opens(g, action, facts.port, vm)]
+    if opening:
+        longest = max(opening, key=_end)
+        return Decision(Reply.ALLOW, _reason(longest), _end(longest))
+    if live:
+        return _unseen(facts.caller, Reason.NOT_SHARED)
+    return _unseen(facts.caller, Reason.GRANT_ENDED if grants else Reason.NOT_YOURS)
+
+
+def _opens(grant: Grant, action: Action, port: int | None, vm: VmFacts) -> bool:
+    if grant.level is Level.SHELL:
+        return action in OF_A_SHELL
+    shared = vm.primary_port if grant.port == PRIMARY else grant.port
+    return action is Action.VM_OPEN and port == shared
+
+
+def _end(grant: Grant) -> float:
+    return grant.expires or math.inf
+
+
+def _reason(grant: Grant) -> Reason:
+    if grant.level is Level.SHELL:
+        return Reason.GRANTED_SHELL
+    return Reason.LINK if grant.link else Reason.GRANTED
+
+
+def _unseen(caller: Caller, reason: Reason) -> Decision:
     # Nobody signed in: a missing VM and a private one give the same invitation to sign in.
     return Decision(Reply.HIDE if caller.known else Reply.LOGIN, reason)
 

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 class Role(enum.StrEnum):
@@ -48,6 +50,29 @@ class Caller:
 
 
 NOBODY = Caller()
+PRIMARY = 0
+"""Port of a grant that follows the VM's primary port, whichever that is."""
+
+
+class Level(enum.StrEnum):
+    """What a grant gives. Teams are a kind of holder, not a level of their own."""
+
+    WEB = "web"
+    """One port over HTTPS, and nothing else."""
+    SHELL = "shell"
+    """A shell, and with it every port."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What an owner gave to one person on one VM."""
+
+    level: Level = Level.WEB
+    port: int = PRIMARY
+    link: bool = False
+    """It came through a share link."""
+    expires: float = 0.0
+    """Unix seconds; 0 for never."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +84,8 @@ class VmFacts:
     owner: str
     public_ports: frozenset[int] = frozenset()
     primary_port: int = 8000
+    grants: Mapping[str, tuple[Grant, ...]] = field(default_factory=dict, hash=False)
+    """By user id."""
 
 
 @dataclass(frozen=True)
@@ -70,3 +97,5 @@ class Facts:
     port: int | None = None
     command: str = ""
     """Full command path (`share show`) plus ` VM` where a token may name one (`ssh demo`)."""
+    now: float = math.inf
+    """Unix seconds. Who does not say the time finds every grant with an end at its end."""

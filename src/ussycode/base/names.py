@@ -25,6 +25,8 @@ metadata acme gateway edge node nodes control registry hub llm int team teams sh
 )
 """Host names the platform keeps for itself."""
 
+ALTERNATE_PORTS = range(3000, 10_000)
+"""Ports of a VM that have an address of their own, `PORT--NAME.DOMAIN`, beside the primary one."""
 VM_NAME = re.compile(r"[a-z][a-z0-9-]{1,51}[a-z0-9]")
 HANDLE = re.compile(r"[a-z][a-z0-9-]{0,18}[a-z0-9]")
 _FIRST = _words("""

@@ -1,7 +1,6 @@
 """Commands about what lets the caller in: SSH keys and tokens together."""
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from ussycode.access.actions import Action
@@ -9,6 +8,7 @@ from ussycode.access.decide import decide
 from ussycode.access.facts import Facts, VmFacts
 from ussycode.base.clock import Clock
 from ussycode.base.errors import Failure, printable
+from ussycode.cmdline.span import life
 from ussycode.cmdline.spec import ACCOUNT, command, flag, word
 from ussycode.identity import ops as identity
 from ussycode.identity.commands import KeysView, key_tag
@@ -23,18 +23,6 @@ from ussycode.vms.commands import target
 
 DEFAULT_LIFE = 30 * 86_400
 """Seconds that a token lives when nothing is said."""
-_UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
-
-
-def life(text: str) -> int:
-    """Seconds of `90m`, `12h`, `30d`, `4w` or `1y`; 0 for `never`."""
-    if text == "never":
-        return 0
-    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhdwy])", text)
-    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
-    if not 0 < seconds <= 10 * _UNITS["y"]:
-        raise ValueError("write a time such as 12h, 30d, 1y (at most 10y), or never")
-    return seconds
 
 
 def label(text: str) -> str:
@@ -152,7 +140,7 @@ async def _opened(ctx: Ctx, name: str | None) -> VmFacts | None:
     if name is None:
         return None
     found = await sharing.facts_of(ctx.app, name)
-    if found is None or not decide(Action.VM_READ, Facts(ctx.caller, found)).allowed:
+    if found is None or not decide(Action.VM_READ, Facts(ctx.caller, found, now=ctx.app.clock.now())).allowed:
         raise vms.NO_SUCH_VM(name=name)
     return found
 

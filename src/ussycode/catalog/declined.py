@@ -45,10 +45,8 @@ DECLINED = (
              "run an agent of your choice inside the VM"),
     Declined("integrations", NOT_YET, "VMs have no credentials lent to them so far",
              "give a VM what it needs with: new --env KEY=VALUE", ("int",)),
-    Declined("team", NOT_YET, "accounts are not grouped into teams so far", "share a page: share set-public NAME"),
-    *(Declined(f"share {verb}", NOT_YET, "a VM is private or public so far, and shared with nobody by name or link",
-               "show it to everybody: share set-public NAME")
-      for verb in ("add", "remove", "add-link", "remove-link", "access")),
+    Declined("team", NOT_YET, "accounts are not grouped into teams so far",
+             "share a VM with people: share add NAME EMAIL"),
     Declined("share receive-email", NOT_YET, "VMs receive no mail so far", "fetch mail from inside the VM"),
 )
 

@@ -27,6 +27,7 @@ invitations = sa.Table(
     sa.Column("address", sa.String, primary_key=True),
     sa.Column("by", sa.String, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("role", sa.String, nullable=False, server_default="newbie"),
 )
 
 

@@ -1,17 +1,20 @@
-"""Use cases of sharing: ports and their visibility."""
+"""Use cases of sharing: ports and their visibility, and what doors and nodes are told."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ussycode.access.decide import Permit
-from ussycode.access.facts import VmFacts
+from ussycode.access.facts import Grant, Level, VmFacts
 from ussycode.base.db import Tx
 from ussycode.base.events import Event
+from ussycode.identity import store as identity
 from ussycode.ports import App
-from ussycode.runtime.driver import Power
-from ussycode.sharing import facts
-from ussycode.sharing.model import Ports
-from ussycode.vms import ports as store
+from ussycode.runtime.driver import Power, Want
+from ussycode.sharing import facts, places, store
+from ussycode.sharing.model import Link, Ports, Share
+from ussycode.vms import ops as machines
+from ussycode.vms import ports
 from ussycode.vms import store as vms
 from ussycode.vms.ops import NO_SUCH_VM
 from ussycode.wire.edge import Change, Snapshot
@@ -20,6 +23,13 @@ from ussycode.wire.edge import Change, Snapshot
 async def show(app: App, permit: Permit) -> Ports:
     """Ports of the VM."""
     return await app.db.read(lambda tx: _ports(tx, app, permit))
+
+
+async def everything(app: App, permit: Permit) -> tuple[Ports, list[Share], list[Link]]:
+    """Ports of the VM, whom it is shared with, and its links."""
+    assert permit.vm is not None
+    vm = permit.vm.vm
+    return await app.db.read(lambda tx: (_ports(tx, app, permit), store.shares_of(tx, vm), store.links_of(tx, vm)))
 
 
 async def set_port(app: App, permit: Permit, port: int) -> Ports:
@@ -33,13 +43,20 @@ async def set_port(app: App, permit: Permit, port: int) -> Ports:
     return await app.db.write(change)
 
 
-async def set_visibility(app: App, permit: Permit, public: bool) -> Ports:
-    """Open the primary port to everyone, or close it again. In force before this returns."""
+async def set_visibility(app: App, permit: Permit, public: bool, chosen: int | None = None) -> Ports:
+    """Open a port to everyone, or close it again: the primary one, or the `chosen` one.
+
+    In force before this returns. Raises NO_PLACE for a port that has no address.
+    """
 
     def change(tx: Tx) -> Ports:
         old = _ports(tx, app, permit)
-        ports = old.public | {old.primary} if public else old.public - {old.primary}
-        return _keep(tx, permit, Ports(old.primary, ports), "share.public" if public else "share.private")
+        port = chosen or old.primary
+        if public:
+            assert permit.vm is not None
+            places.require(permit.vm.name, port, old.primary)
+        open_ports = old.public | {port} if public else old.public - {port}
+        return _keep(tx, permit, Ports(old.primary, open_ports), "share.public" if public else "share.private")
 
     return await app.db.write(change)
 
@@ -52,12 +69,12 @@ def _ports(tx: Tx, app: App, permit: Permit) -> Ports:
     return facts.ports_of(tx, app.images, vm)
 
 
-def _keep(tx: Tx, permit: Permit, ports: Ports, kind: str) -> Ports:
+def _keep(tx: Tx, permit: Permit, made: Ports, kind: str) -> Ports:
     assert permit.vm is not None
-    rows = {p: (p == ports.primary, p in ports.public) for p in ports.public | {ports.primary}}
-    store.replace(tx, permit.vm.vm, rows)
-    tx.emit(Event(kind, permit.actor, permit.vm.vm, {"port": ports.primary, "public": sorted(ports.public)}))
-    return ports
+    rows = {p: (p == made.primary, p in made.public) for p in made.public | {made.primary}}
+    ports.replace(tx, permit.vm.vm, rows)
+    tx.emit(Event(kind, permit.actor, permit.vm.vm, {"port": made.primary, "public": sorted(made.public)}))
+    return made
 
 
 async def edge_snapshot(app: App, seq: int) -> Snapshot:
@@ -83,3 +100,22 @@ async def names_of(app: App, ids: Sequence[str]) -> dict[str, str]:
         return {vm.id: vm.name for vm in found if vm is not None and vm.power is not Power.ABSENT}
 
     return await app.db.read(find)
+
+
+async def wants(app: App) -> list[Want]:
+    """What the node should make true, with the keys of everybody who may have a shell: owners and their guests."""
+    found = await machines.wants(app)
+    shells = await app.db.read(_shell_keys)
+    return [replace(w, authorized_keys=(*w.authorized_keys, *shells[w.vm])) if w.vm in shells else w for w in found]
+
+
+def _shell_keys(tx: Tx) -> dict[str, tuple[str, ...]]:
+    made: dict[str, tuple[str, ...]] = {}
+    for vm, granted in store.all_grants(tx).items():
+        for user in (u for u, some in granted.items() if any(_shell_now(g, tx.now) for g in some)):
+            made[vm] = (*made.get(vm, ()), *(k.public_key for k in identity.keys_of(tx, user)))
+    return made
+
+
+def _shell_now(grant: Grant, now: float) -> bool:
+    return grant.level is Level.SHELL and (not grant.expires or now < grant.expires)

@@ -268,7 +268,8 @@ async def ssh(ctx: Ctx, a: Ssh) -> Attach:
     """Open a shell in a VM, or run one command there."""
     found = await waking.reachable(ctx.app, ctx.permit)
     user = a.vm.rpartition("@")[0] or a.login or ctx.app.images.login_user(found.image)
-    return Attach(found.id, found.name, user, " ".join(a.command) if a.command else None)
+    command = " ".join(a.command) if a.command else None
+    return Attach(found.id, found.name, user, command, ctx.permit.decision.until)
 
 
 ALL = (ls, rm, restart, rename, ssh)

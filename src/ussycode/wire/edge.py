@@ -15,6 +15,19 @@ import msgspec
 MAX_FRAME = 64 << 20
 
 
+class EdgeGrant(msgspec.Struct, frozen=True):
+    """What the owner of a VM gave to `user`: `level` web or shell, `port` 0 for the primary one, whichever it is.
+
+    `expires` in unix seconds, 0 for never; `link` says that it came through a share link.
+    """
+
+    user: str
+    level: str
+    port: int
+    link: bool
+    expires: float
+
+
 class EdgeVm(msgspec.Struct, frozen=True):
     """One VM as an edge needs it. `address` is empty while it does not run; `secret` authenticates dials."""
 
@@ -28,6 +41,7 @@ class EdgeVm(msgspec.Struct, frozen=True):
     public_ports: tuple[int, ...] = ()
     wakes: bool = False
     """It sleeps, and a visitor who may open it starts it."""
+    grants: tuple[EdgeGrant, ...] = ()
 
 
 class EdgeUser(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from ussycode.access.actions import Action
 from ussycode.access.decide import Decision, Reply, decide
-from ussycode.access.facts import NOBODY, Caller, Facts, Role, Via, VmFacts
+from ussycode.access.facts import NOBODY, Caller, Facts, Grant, Level, Role, Via, VmFacts
 from ussycode.doors.edge.bearer import MARK, Tokens
 from ussycode.doors.edge.hosts import HostKind, Target
 from ussycode.wire.edge import Change, EdgeSession, EdgeUser, EdgeVm, Snapshot
@@ -34,7 +34,7 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True)
 class Judgement:
-    """The outcome with everything that follows from it. `expires` is unix time, infinite for no session."""
+    """The outcome with everything that follows from it. `expires`: unix time at which session or share ends."""
 
     outcome: Outcome
     reason: str
@@ -58,22 +58,24 @@ class Known:
         self.ready = False
         self.tokens = tokens
         self.vms: dict[str, EdgeVm] = {}
-        self._by_name: dict[str, EdgeVm] = {}
+        self._by_name: dict[str, tuple[EdgeVm, VmFacts]] = {}
         self._users: dict[str, Caller] = {}
         self._sessions: dict[str, EdgeSession] = {}
 
     def reset(self, snapshot: Snapshot) -> None:
-        """Forget everything and take `snapshot`. Raises ValueError on a role that does not exist."""
+        """Forget everything and take `snapshot`. Raises ValueError on a role or level that does not exist."""
         users = {user.user: _caller(user) for user in snapshot.users}
+        by_name = {vm.name: (vm, _vm_facts(vm)) for vm in snapshot.vms}
         self.vms = {vm.vm: vm for vm in snapshot.vms}
-        self._by_name = {vm.name: vm for vm in snapshot.vms}
+        self._by_name = by_name
         self._users = users
         self._sessions = {session.digest: session for session in snapshot.sessions}
         self.ready = True
 
     def apply(self, change: Change) -> None:
-        """Take one change: what it drops goes first. Raises ValueError on a role that does not exist."""
+        """Take one change: what it drops goes first. Raises ValueError on a role or level that does not exist."""
         users = {user.user: _caller(user) for user in change.put_users}
+        by_name = {vm.name: (vm, _vm_facts(vm)) for vm in change.put_vms}
         self.tokens.forget(frozenset(change.forget_tokens))
         self._forget_vms([*change.drop_vms, *(vm.vm for vm in change.put_vms)])
         for user in change.drop_users:
@@ -81,7 +83,7 @@ class Known:
         for digest in change.drop_sessions:
             self._sessions.pop(digest, None)
         self.vms |= {vm.vm: vm for vm in change.put_vms}
-        self._by_name |= {vm.name: vm for vm in change.put_vms}
+        self._by_name |= by_name
         self._users |= users
         self._sessions |= {session.digest: session for session in change.put_sessions}
 
@@ -97,11 +99,12 @@ class Known:
         if target.kind is HostKind.NOWHERE:
             return Judgement(Outcome.NOWHERE, "no_host")
         caller, expires, ctx = (NOBODY, math.inf, "") if closed else self._who(target, credential, now)
-        vm = self._by_name.get(target.name)
+        vm, facts = self._by_name.get(target.name, (None, None))
         port = target.port or (vm.primary_port if vm is not None else 0)
-        decision = decide(Action.VM_OPEN, Facts(caller, _vm_facts(vm), port))
+        decision = decide(Action.VM_OPEN, Facts(caller, facts, port, now=now))
         if closed and not decision.allowed:
             return Judgement(Outcome.CLOSED, "grace_over")
+        expires = min(expires, decision.until)
         return Judgement(_outcome(decision, vm), decision.reason.value, caller, vm, port, expires, ctx)
 
     def _who(self, target: Target, credential: bytes | None, now: float) -> tuple[Caller, float, str]:
@@ -124,7 +127,7 @@ class Known:
     def _forget_vms(self, vms: Iterable[str]) -> None:
         for gone in vms:
             vm = self.vms.pop(gone, None)
-            if vm is not None and self._by_name.get(vm.name) is vm:
+            if vm is not None and self._by_name.get(vm.name, (None,))[0] is vm:
                 del self._by_name[vm.name]
 
 
@@ -140,7 +143,8 @@ def _caller(user: EdgeUser) -> Caller:
     return Caller(user.user, user.handle, Role(user.role), Via.SESSION, email=user.email)
 
 
-def _vm_facts(vm: EdgeVm | None) -> VmFacts | None:
-    if vm is None:
-        return None
-    return VmFacts(vm.vm, vm.name, vm.owner, frozenset(vm.public_ports), vm.primary_port)
+def _vm_facts(vm: EdgeVm) -> VmFacts:
+    grants: dict[str, tuple[Grant, ...]] = {}
+    for g in vm.grants:
+        grants[g.user] = (*grants.get(g.user, ()), Grant(Level(g.level), g.port, g.link, g.expires))
+    return VmFacts(vm.vm, vm.name, vm.owner, frozenset(vm.public_ports), vm.primary_port, grants)

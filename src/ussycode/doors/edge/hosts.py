@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ussycode.base.names import VM_NAME
+from ussycode.base.names import ALTERNATE_PORTS, VM_NAME
 
-FIRST_PORT, LAST_PORT = 3000, 9999
+FIRST_PORT, LAST_PORT = ALTERNATE_PORTS[0], ALTERNATE_PORTS[-1]
 """Ports that a `PORT--NAME` host may ask for."""
 _PORTED = re.compile(r"([0-9]{4})--(.*)", re.DOTALL)
 

@@ -8,6 +8,8 @@ from ussycode.doors.edge.pages import Local
 
 SPECIAL = (b"/__ussycode", b"/__exe.dev")
 """Beginnings of paths that may be the platform's own."""
+SECRET = (b"/login/", b"/__ussycode/share/")
+"""Paths whose last segment signs somebody in, or lets them in: it is no business of a log."""
 
 
 def is_special(target: bytes) -> bool:

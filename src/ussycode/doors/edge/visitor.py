@@ -15,7 +15,7 @@ from ussycode.doors.edge.fields import CHUNKED, Refused, trailer_allowed
 from ussycode.doors.edge.framing import ByChunks, ByLength, Malformed, UntilClose
 from ussycode.doors.edge.head import Request, parse
 from ussycode.doors.edge.hosts import HostKind
-from ussycode.doors.edge.local import SPECIAL, is_special
+from ussycode.doors.edge.local import SECRET, SPECIAL, is_special
 from ussycode.doors.edge.pages import Local
 from ussycode.doors.edge.pool import Pool
 from ussycode.doors.edge.timed import NEVER
@@ -207,8 +207,8 @@ class VisitorConnection(Exchange):
         edge.counters.requests[status, reason] += 1
         if request is not None:
             host, method, path = request.fields.hostname, request.method, request.path
-            if path.startswith(b"/login/") and path != b"/login/to":
-                path = b"/login/-"  # the rest signs somebody in
+            if path.startswith(SECRET) and path != b"/login/to":
+                path = path[: path.rindex(b"/") + 1] + b"-"
         seconds = time.perf_counter() - self._started
         edge.log.request(
             edge.clock.now(), self._id, self._address, host, method, path, status, reason, user, seconds, self._sent,

@@ -14,8 +14,7 @@ from ussycode.doors.ssh.answers import show_failure
 from ussycode.doors.ssh.ends import End, copy_down, copy_up
 from ussycode.doors.ssh.screen import Screen
 from ussycode.doors.ssh.session import SIGNALS_HELD, Ended, Session
-from ussycode.doors.ssh.visits import ENDED, Visits
-from ussycode.identity import ops as identity
+from ussycode.doors.ssh.visits import Visits
 from ussycode.ports import App, Attach
 from ussycode.runtime.guest import errors
 from ussycode.runtime.guest.execs import ExecSpec, ExecStream, Exit, ExitSignal, Stderr, Stdout
@@ -54,7 +53,7 @@ class Guests:
         was_editing = session.editing
         session.type_raw()
         try:
-            return await self.visits.during(where.vm, self.key, self._run(session, where))
+            return await self.visits.during(where, self.key, self._run(session, where))
         except Failure as failure:
             shown = failure
         finally:
@@ -65,17 +64,11 @@ class Guests:
     async def sftp(self, session: Session, screen: Screen, where: Attach) -> Ended:
         """Serve sftp from inside the VM until either side ends."""
         try:
-            return await self.visits.during(where.vm, self.key, self._sftp(session, where))
+            return await self.visits.during(where, self.key, self._sftp(session, where))
         except Failure as failure:
             return await show_failure(failure, screen)
 
-    async def _still_welcome(self) -> None:
-        """Nothing, unless the key was removed while this waited for the VM: then the visit must not begin."""
-        if await identity.recognise(self.app, self.key) is None:
-            raise ENDED(why="its key was removed")
-
     async def _sftp(self, session: Session, where: Attach) -> Ended:
-        await self._still_welcome()
         stream = await self.app.link.open_sftp(where.vm, where.user)
         feeding = asyncio.create_task(_quietly(copy_up(session, stream)))
         try:
@@ -88,7 +81,6 @@ class Guests:
         return 0
 
     async def _run(self, session: Session, where: Attach) -> Ended:
-        await self._still_welcome()
         async with self._agent_socket(where) as env:
             program = await self.app.link.open_exec(where.vm, spec(session, where, env))
             steering = Steering(session)

@@ -31,7 +31,7 @@ class SshDoor:
         """`host_keys` are what clients remember the platform by."""
         clock = asyncio.get_running_loop().time
         self._keys = list(host_keys)
-        self._house = House(app, limits.Admission(), limits.UnknownKeys(clock), Visits(), set())
+        self._house = House(app, limits.Admission(), limits.UnknownKeys(clock), Visits(app), set())
         self._acceptors: list[asyncssh.SSHAcceptor] = []
 
     async def serve(self, sockets: Sequence[socket.socket]) -> None:
@@ -52,14 +52,8 @@ class SshDoor:
         )
 
     async def heard(self, events: Sequence[Event]) -> None:
-        """End what a removed key or a removed VM no longer allows; the lobby asks by itself before each command."""
-        for event in events:
-            if event.kind == "key.removed":
-                gone = event.data.get("fingerprint")
-                self._house.visits.end(lambda visit, gone=gone: visit.key == gone, "its key was removed")  # type: ignore[misc]
-            elif event.kind in ("vm.removed", "vm.trashed"):
-                vm = event.subject
-                self._house.visits.end(lambda visit, vm=vm: visit.vm == vm, "the VM was removed")  # type: ignore[misc]
+        """End the visits that are not allowed any more; the lobby asks by itself before each command."""
+        await self._house.visits.heard(events)
 
     async def close(self) -> None:
         """Accept no more, end every session. Idempotent."""

@@ -14,6 +14,7 @@ from ussycode.doors.ssh.backward import GuestListener
 from ussycode.doors.ssh.ends import End, Room, TcpEnd, UnixEnd, relay
 from ussycode.doors.ssh.visits import Visits
 from ussycode.ports import App, Attach
+from ussycode.runtime.guest.listeners import Listener
 from ussycode.runtime.guest.streams import Stream
 
 LOBBY_DIALS = ErrorCode(
@@ -66,9 +67,16 @@ class Forwards:
             await stream.close()
 
         def begin() -> None:
-            end.work = asyncio.create_task(_quietly(self.visits.during(where.vm, self.key(), relay(end, stream))))
+            end.work = asyncio.create_task(self._relayed(where, end, stream))
 
         end.started = begin
+
+    async def _relayed(self, where: Attach, end: End, stream: Stream) -> None:
+        try:
+            await _quietly(self.visits.during(where, self.key(), relay(end, stream)))
+        finally:  # also when it was not allowed to begin
+            end.close()
+            await stream.close()
 
     async def _dial(self, host: str, port: int) -> tuple[Attach, Stream]:
         if isinstance(self.route(), routes.Lobby):
@@ -114,8 +122,13 @@ class Forwards:
             self.ends.add(end)
             return end
 
-        work = self.visits.during(where.vm, self.key(), backward.serve(listener, opener))
-        return GuestListener(listener.port, _quietly(work), self._closed)
+        return GuestListener(listener.port, self._listening(where, listener, opener), self._closed)
+
+    async def _listening(self, where: Attach, listener: Listener, opener: backward.Opener) -> None:
+        try:
+            await _quietly(self.visits.during(where, self.key(), backward.serve(listener, opener)))
+        finally:
+            await listener.close()
 
     def _closed(self) -> None:
         self.listeners -= 1

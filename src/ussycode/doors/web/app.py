@@ -22,11 +22,13 @@ from ussycode.doors.web.manual import ManualPages
 from ussycode.doors.web.mcp import McpDoor
 from ussycode.doors.web.pages import STATIC, Pages, security_headers
 from ussycode.doors.web.passkeys import Passkeys
+from ussycode.doors.web.redeeming import Redeeming
 from ussycode.doors.web.routes import NO_PAGE, NotAllowed, Routes
 from ussycode.doors.web.trailers import TrailerProtocol
 from ussycode.doors.web.vmhost import VmHost
 from ussycode.identity import signing
 from ussycode.ports import App
+from ussycode.sharing.places import SHARE
 from ussycode.tokens.verify import TokenVerifier
 
 KEEP_ALIVE_SECONDS = 90
@@ -80,13 +82,14 @@ class Web:
 
     def _vm_routes(self, login: Login, vm: VmHost) -> Routes:
         leave = {"GET": login.ask_leave, "POST": login.leave}
+        shared = Redeeming(self._app, self._pages, login)
         return Routes(
             {
                 "/__ussycode/login": {"GET": vm.begin}, "/__exe.dev/login": {"GET": vm.begin},
                 "/__ussycode/session": {"GET": vm.finish},
                 "/__ussycode/logout": leave, "/__exe.dev/logout": leave,
             },
-            {STATIC: {"GET": self._static}},
+            {STATIC: {"GET": self._static}, SHARE: {"GET": shared.ask, "POST": shared.accept}},
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,7 +12,7 @@ from ussycode.doors.edge.facts import Known, Outcome
 from ussycode.doors.edge.feed import Questions
 from ussycode.doors.edge.hosts import HostKind, Hosts
 from ussycode.doors.edge.verdicts import MAX_KEPT, Verdicts
-from ussycode.wire.edge import Change, EdgeSession, EdgeUser, EdgeVm, Snapshot
+from ussycode.wire.edge import Change, EdgeGrant, EdgeSession, EdgeUser, EdgeVm, Snapshot
 
 HOSTS = Hosts("localhost")
 COOKIE = b"abcdefghijklmnop"
@@ -161,6 +161,49 @@ async def test_the_end_of_a_session_cuts_too() -> None:
     clock.advance(1)
     verdicts.tick(1)
     assert flow.was_cut
+
+
+def to_bob(port: int = 0, level: str = "web", link: bool = False, expires: float = 0.0) -> EdgeGrant:
+    return EdgeGrant("usr_bob", level, port, link, expires)
+
+
+@pytest.mark.parametrize(("grant", "opens"), [
+    (to_bob(), (True, False)), (to_bob(3000), (False, True)), (to_bob(8000), (True, False)),
+    (to_bob(4000), (False, False)), (to_bob(level="shell"), (True, True)),
+    (to_bob(expires=1.9e9), (False, False)), (to_bob(expires=1.9e9 + 1), (True, False)),
+])
+def test_a_share_opens_its_own_port_and_no_other(grant: EdgeGrant, opens: tuple[bool, bool]) -> None:
+    hosts = ("demo.localhost", "3000--demo.localhost")
+    found = [
+        outcome(known(vm(grants=(grant,)), vm("other"), sessions=(session(host, "usr_bob"),)), host) for host in hosts
+    ]
+    assert found == [Outcome.PROXY if yes else Outcome.NOWHERE for yes in opens]
+    elsewhere = known(vm(grants=(grant,)), vm("other"), sessions=(session("other.localhost", "usr_bob"),))
+    assert outcome(elsewhere, "other.localhost") is Outcome.NOWHERE
+
+
+@pytest.mark.parametrize("after", [(), (to_bob(3000),), (to_bob(expires=1.0),)])
+async def test_a_share_taken_back_cuts_what_is_under_way(after: tuple[EdgeGrant, ...]) -> None:
+    facts = known(vm(grants=(to_bob(),)), sessions=(session(user="usr_bob"),))
+    verdicts, flow = await live(facts)
+    facts.apply(Change(2, put_vms=[vm(grants=(to_bob(), to_bob(3000)))]))
+    verdicts.recheck()
+    assert not flow.was_cut, "another share beside it changes nothing"
+    facts.apply(Change(3, put_vms=[vm(grants=after)]))
+    verdicts.recheck()
+    assert flow.was_cut
+
+
+async def test_the_end_of_a_share_cuts_too() -> None:
+    clock = ManualClock(1.9e9)
+    facts = known(vm(grants=(to_bob(expires=1.9e9 + 60),)), sessions=(session(user="usr_bob"),))
+    verdicts = Verdicts(HOSTS, facts, clock, 1021, Assertions("https://localhost"))
+    flow = Flow()
+    verdicts.get(b"demo.localhost", COOKIE).flows.add(flow)
+    clock.advance(60)
+    verdicts.tick(0)
+    assert flow.was_cut
+    assert verdicts.get(b"demo.localhost", COOKIE).judgement.reason == "grant_ended"
 
 
 async def test_made_up_hosts_do_not_fill_the_memory() -> None:
