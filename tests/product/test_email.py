@@ -1,21 +1,29 @@
 """E-mail identity: addresses are proven, sign-ins are mailed, and nobody learns whose address is whose."""
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
 
+import aiohttp
 import pytest
 
-from tests.product.web_world import HOME, Answer, Browser, WebWorld, web_world
+from tests.product.web_world import HOME, Answer, Browser, WebWorld, listening, web_world
 from ussycode.access.facts import Caller, Role
+from ussycode.cmdline.render import PLAIN
+from ussycode.doors.web.app import serve_web
 from ussycode.identity import emails, sessions, store
+from ussycode.identity import ops as identity
 from ussycode.mail import ops as mail_ops
 from ussycode.mail import store as mail
 from ussycode.mail.model import Mail
 from ussycode.mail.relay import Outbox
+from ussycode.tokens import ops as token_ops
+from ussycode.tokens.verify import TokenVerifier
 
 
 @pytest.fixture
@@ -176,6 +184,47 @@ async def test_who_stays_away_is_signed_out(place: WebWorld) -> None:
     assert await sessions.end_idle(place.app) == 0
     place.base.clock.advance(2)
     assert await sessions.end_idle(place.app) == 1
+
+
+async def test_a_session_ends_after_thirty_days_of_daily_use(place: WebWorld) -> None:
+    browser = Browser(place)
+    await browser.post(str((await does(place, "browser"))["url"]))
+    for _ in range(29):
+        place.base.clock.advance(86_400)
+        assert "Your machines" in (await browser.get(HOME + "/")).text
+        await token_ops.write_uses(place.app)
+        assert await sessions.end_idle(place.app) == 0
+    place.base.clock.advance(86_400)
+    assert "Your machines" not in (await browser.get(HOME + "/")).text
+
+
+async def test_sessions_are_kept_as_digests_and_outlive_the_process(place: WebWorld, tmp_path: Path) -> None:
+    browser = Browser(place)
+    await browser.post(str((await does(place, "browser"))["url"]))
+    cookie = browser.jar["localhost:8443"]["__Host-ussycode"]
+    kept = await place.app.db.read(store.live_sessions)
+    assert [s.digest for s in kept] == [hashlib.sha256(cookie.encode()).hexdigest()]
+    path, serving = tmp_path / "again.sock", None
+    try:
+        serving = asyncio.create_task(serve_web(place.app, TokenVerifier(place.app), listening(path)))
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as client:
+            head = {"X-Forwarded-Host": "localhost:8443", "Cookie": f"__Host-ussycode={cookie}"}
+            async with client.get("http://control/", headers=head) as got:
+                assert "Your machines" in await got.text()
+    finally:
+        assert serving is not None
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_flows_name_the_outbox_while_no_relay_is_set(place: WebWorld) -> None:
+    await place.app.db.write(lambda tx: store.update_user(tx, place.caller.user, role="admin"))
+    found = await identity.recognise(place.app, place.alice.public.fingerprint)
+    assert found is not None
+    for line in ("email add alice@example.org", "invite bob@example.org"):
+        outcome = await place.base.run(found[0], line)
+        assert outcome.view is not None and "`ussycode outbox`" in outcome.view.text(PLAIN)
+    assert "<code>ussycode outbox</code>" in (await form(place, "/login/mail", email="alice@example.org")).text
 
 
 async def test_without_a_relay_mails_are_kept_for_the_operator(place: WebWorld) -> None:

@@ -1,6 +1,7 @@
 """One SSH key signs a browser in once, on the domain and on every VM host, and one sign-out ends it everywhere."""
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
@@ -8,6 +9,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from tests.product.web_world import HOME, Browser, WebWorld, web_world
+from ussycode.base.db import events_table
 
 DEMO = "https://demo.localhost:8443"
 SESSION = "__Host-ussycode"
@@ -175,3 +177,44 @@ async def test_what_is_said_does_not_tell_which_vms_exist(place: WebWorld) -> No
 async def test_a_cookie_that_means_nothing_is_no_sign_in(place: WebWorld) -> None:
     got = await place.ask("GET", HOME + "/", headers={"Cookie": SESSION + "=" + "x" * 5000, "Accept": "text/html"})
     assert got.status == 200 and "one command away" in got.text
+
+
+async def test_a_link_for_a_vm_opens_it_and_shows_nothing_of_others(place: WebWorld) -> None:
+    await place.base.does(place.caller, "new --name demo")
+    url = str((await place.base.does(place.caller, "browser demo"))["url"])
+    browser = Browser(place)
+    assert "Sign in as alice?" in (await browser.get(url)).text
+    await browser.post(url)
+    assert browser.at == DEMO + "/" and SESSION in browser.jar["demo.localhost:8443"]
+    bob = await place.base.person("bob")
+    for name in ("demo", "nothing"):
+        assert (await place.base.fails(bob, f"browser {name}"))[0] == "vm.unknown"
+
+
+async def test_what_becomes_of_a_link_is_recorded_with_its_reason(place: WebWorld) -> None:
+    async def told(kind: str) -> list[str]:
+        rows = await place.app.db.read(lambda tx: list(tx.conn.execute(
+            events_table.select().where(events_table.c.kind == kind))))
+        return [json.loads(row.data).get("reason", "") for row in rows]
+
+    good, late, away = [await link(place) for _ in range(3)]
+    await Browser(place).post(good)
+    await Browser(place).post(good)
+    code = away.rpartition("/")[2]
+    browser = Browser(place)
+    begun = await browser.get(DEMO + "/__ussycode/login", follow=False)
+    state = parse_qs(urlsplit(begun.location).query)["state"][0]
+    assert (await browser.get(f"{DEMO}/__ussycode/session?code={code}&state={state}")).status == 401
+    place.base.clock.advance(301)
+    await Browser(place).post(late)
+    assert [len(await told(f"link.{kind}")) for kind in ("made", "redeemed")] == [3, 1]
+    assert await told("link.refused") == ["other_host", "expired"]
+    counted = place.app.telemetry.metrics().decode()
+    for result in ("ok", "unknown", "other_host", "expired"):
+        assert f'ussycode_sign_ins_total{{how="link",result="{result}"}} 1.0' in counted
+
+
+async def test_an_apps_keys_are_on_its_own_host_too(place: WebWorld) -> None:
+    keys = [(await place.ask("GET", url)).json for url in (
+        HOME + "/.well-known/jwks.json", DEMO + "/__ussycode/jwks.json")]
+    assert keys[0] == keys[1] and "keys" in keys[0]

@@ -7,7 +7,7 @@ from tests.world import World, world
 from ussycode.access.facts import Caller, Role
 from ussycode.base.errors import Failure
 from ussycode.config import load
-from ussycode.identity import ops, sessions
+from ussycode.identity import links, ops, sessions
 from ussycode.identity.keys import PublicKey, read_public_key
 
 BLOB = "AAAAC3NzaC1lZDI1NTE5AAAAI" + "G" * 42 + "A"
@@ -18,7 +18,7 @@ async def signed_in(w: World, owner: Caller) -> str:
     """A browser session of the owner: its cookie."""
     outcome = await w.does(owner, "browser")
     code = str(outcome["url"]).rpartition("/")[2]
-    return (await ops.redeem(w.app, code, "localhost")).cookie
+    return (await links.redeem(w.app, code, "localhost")).cookie
 
 
 async def test_removing_a_key_ends_browsers_and_unused_links() -> None:
@@ -30,7 +30,7 @@ async def test_removing_a_key_ends_browsers_and_unused_links() -> None:
         await w.does(owner, "ssh-key remove laptop")
         assert await ops.session_of(w.app, cookie, "localhost") is None
         with pytest.raises(Failure, match="used up"):
-            await ops.redeem(w.app, unused, "localhost")
+            await links.redeem(w.app, unused, "localhost")
 
 
 async def test_a_removed_admin_key_cannot_register_again_even_after_a_restart() -> None:

@@ -25,6 +25,7 @@ class Telemetry:
         self._command_seconds = self._histogram("ussycode_command_seconds", "command duration", "command")
         self._decisions = self._counter("ussycode_decisions", "access decisions", "action", "reply", "reason")
         self._tokens = self._counter("ussycode_tokens", "tokens shown, by result", "result")
+        self._sign_ins = self._counter("ussycode_sign_ins", "attempts to sign a browser in", "how", "result")
         self._events = self._counter("ussycode_events", "events by kind", "kind")
         self._vms = Gauge("ussycode_vms", "VMs by phase", ["phase"], registry=self.registry)
         self._steps = self._histogram("ussycode_lifecycle_seconds", "lifecycle steps", "step", "result")
@@ -53,6 +54,10 @@ class Telemetry:
     def token(self, result: str) -> None:
         """Count one token shown: `ok`, or the code of its refusal."""
         self._tokens.labels(result).inc()
+
+    def sign_in(self, how: str, result: str) -> None:
+        """Count one attempt by link, mail or passkey: `ok`, or a word for why not."""
+        self._sign_ins.labels(how, result).inc()
 
     def event(self, kind: str) -> None:
         """Count one committed event."""

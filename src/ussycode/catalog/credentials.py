@@ -1,7 +1,8 @@
-"""Commands about what lets the caller in: SSH keys and tokens together."""
+"""Commands about what lets the caller in: SSH keys, tokens and browsers together."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from ussycode.access.actions import Action
 from ussycode.access.decide import decide
@@ -9,9 +10,11 @@ from ussycode.access.facts import Facts, VmFacts
 from ussycode.base.clock import Clock
 from ussycode.base.errors import Failure, printable
 from ussycode.cmdline.span import life
-from ussycode.cmdline.spec import ACCOUNT, command, flag, word
+from ussycode.cmdline.spec import ACCOUNT, command, flag, switch, word
+from ussycode.identity import links, sessions
 from ussycode.identity import ops as identity
-from ussycode.identity.commands import KeysView, key_tag
+from ussycode.identity.commands import KeysView, LinkView, key_tag
+from ussycode.identity.email_commands import SessionsView
 from ussycode.ports import Ctx
 from ussycode.sharing import ops as sharing
 from ussycode.tokens import ops as tokens
@@ -129,18 +132,43 @@ async def revoke(ctx: Ctx, a: Convert) -> RevokedView:
     return RevokedView(f"the signed token {token[:12]}…")
 
 
+@dataclass(frozen=True)
+class Browser:
+    """Arguments of `browser`."""
+
+    vm: str | None = word(target, help="the VM to open; the dashboard when omitted", complete="vm", default=None)
+    qr: bool = switch(help="draw the link as a QR code")
+    list: bool = switch(help="list the browsers that are signed in")
+    revoke: str | None = flag(str, help="end one of them, by its name in the list")
+
+
+@command("browser", needs=Action.SESSION_CREATE, on=ACCOUNT, examples=("browser", "browser demo", "browser --qr"))
+async def browser(ctx: Ctx, a: Browser) -> LinkView | SessionsView:
+    """Print a link that signs a browser in as you and opens a VM; or list the browsers that are, and end one."""
+    if a.revoke is not None:
+        gone = await sessions.revoke(ctx.app, ctx.permit, a.revoke)
+        return SessionsView((), f"{gone.name} is signed out everywhere")
+    if a.list:
+        return SessionsView(tuple(await sessions.mine(ctx.app, ctx.permit)))
+    config, vm = ctx.app.config, await _opened(ctx, a.vm, Action.VM_OPEN)
+    where = f"?{urlencode({'host': config.vm_host(vm.name), 'path': '/'})}" if vm else ""
+    code = await links.make_link(ctx.app, ctx.permit)
+    return LinkView(f"{config.host_url(config.domain)}login/{code}{where}", a.qr)
+
+
 async def _token(ctx: Ctx, given: str | None) -> str:
     if given is not None and given not in ("-", "/dev/stdin"):
         return given
     return (await ctx.talk.read_stdin(MAX_TOKEN + 1)).decode(errors="replace").strip()
 
 
-async def _opened(ctx: Ctx, name: str | None) -> VmFacts | None:
-    """The VM that `--vm` names. Raises NO_SUCH_VM for one that the caller may not even see."""
+async def _opened(ctx: Ctx, name: str | None, action: Action = Action.VM_READ) -> VmFacts | None:
+    """The VM that an option names. Raises NO_SUCH_VM for one that the caller may not even see."""
     if name is None:
         return None
     found = await sharing.facts_of(ctx.app, name)
-    if found is None or not decide(Action.VM_READ, Facts(ctx.caller, found, now=ctx.app.clock.now())).allowed:
+    facts = Facts(ctx.caller, found, found.primary_port if found else None, now=ctx.app.clock.now())
+    if found is None or not decide(action, facts).allowed:
         raise vms.NO_SUCH_VM(name=name)
     return found
 
@@ -155,4 +183,4 @@ def _expires(clock: Clock, wanted: int | None) -> int | None:
     return int(clock.now()) + seconds if seconds else None
 
 
-ALL = (key_list, key_remove, generate, convert, revoke)
+ALL = (browser, key_list, key_remove, generate, convert, revoke)

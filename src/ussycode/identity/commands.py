@@ -11,7 +11,7 @@ from ussycode.base.errors import ErrorCode, Kind, printable
 from ussycode.cmdline.qr import drawn
 from ussycode.cmdline.render import Style, table
 from ussycode.cmdline.spec import ACCOUNT, command, flag, switch, word
-from ussycode.identity import email_commands, ops, passkey_commands, sessions
+from ussycode.identity import email_commands, links, ops, passkey_commands, sessions
 from ussycode.identity.documents import KeyDocument, KeysDocument, LinkDocument, WhoDocument
 from ussycode.identity.email_commands import SessionsView
 from ussycode.identity.keys import MAX_LINE, PublicKey, read_public_key
@@ -183,15 +183,6 @@ async def key_tag_command(ctx: Ctx, a: TagKey) -> KeysView:
 
 
 @dataclass(frozen=True)
-class Browser:
-    """Arguments of `browser`."""
-
-    qr: bool = switch(help="draw the link as a QR code")
-    list: bool = switch(help="list the browsers that are signed in")
-    revoke: str | None = flag(str, help="end one of them, by its name in the list")
-
-
-@dataclass(frozen=True)
 class LinkView:
     """A sign-in link."""
 
@@ -200,24 +191,12 @@ class LinkView:
 
     def text(self, style: Style) -> str:
         """The link, and the code when asked for."""
-        said = f"{self.url}\n(signs in the browser that opens it; once, within {ops.LINK_SECONDS // 60} minutes)"
+        said = f"{self.url}\n(signs in the browser that opens it; once, within {links.LINK_SECONDS // 60} minutes)"
         return f"{drawn(self.url)}\n{said}" if self.qr else said
 
     def document(self) -> LinkDocument:
         """The document of `browser`."""
-        return {"url": self.url, "expires_in": ops.LINK_SECONDS}
-
-
-@command("browser", needs=Action.SESSION_CREATE, on=ACCOUNT, examples=("browser", "browser --qr"))
-async def browser(ctx: Ctx, a: Browser) -> LinkView | SessionsView:
-    """Print a link that signs a browser in as you; or list the browsers that are, and end one."""
-    if a.revoke is not None:
-        gone = await sessions.revoke(ctx.app, ctx.permit, a.revoke)
-        return SessionsView((), f"{gone.name} is signed out everywhere")
-    if a.list:
-        return SessionsView(tuple(await sessions.mine(ctx.app, ctx.permit)))
-    code = await ops.make_link(ctx.app, ctx.permit)
-    return LinkView(ctx.app.config.host_url(ctx.app.config.domain) + f"login/{code}", a.qr)
+        return {"url": self.url, "expires_in": links.LINK_SECONDS}
 
 
 @dataclass(frozen=True)
@@ -234,4 +213,4 @@ async def logout(ctx: Ctx, a: Logout) -> SessionsView:
     return SessionsView((), f"{count} browser sessions ended" if a.all else "goodbye")
 
 
-ALL = (whoami, key_add, key_rename, key_tag_command, browser, logout, *passkey_commands.ALL, *email_commands.ALL)
+ALL = (whoami, key_add, key_rename, key_tag_command, logout, *passkey_commands.ALL, *email_commands.ALL)

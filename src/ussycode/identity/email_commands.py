@@ -14,6 +14,8 @@ from ussycode.identity.documents import AddressesDocument, InvitedDocument, Sess
 from ussycode.identity.model import Session
 from ussycode.ports import Ctx
 
+OUTBOX = "\nthis platform sends no mail yet: its operator reads it with `ussycode outbox`"
+
 
 @dataclass(frozen=True)
 class Nothing:
@@ -76,8 +78,7 @@ async def ls(ctx: Ctx, a: Nothing) -> AddressesView:
 async def add(ctx: Ctx, a: OneAddress) -> AddressesView:
     """Add an address; a code is mailed to it."""
     pending = await emails.add(ctx.app, ctx.permit, a.address)
-    where = "" if ctx.app.config.smtp_host else "\nthis platform sends no mail yet: its operator reads it with " \
-                                                "`ussycode outbox`"
+    where = "" if ctx.app.config.smtp_host else OUTBOX
     return await _view(ctx, f"a code is on its way; then: email verify {pending.address} CODE{where}")
 
 
@@ -102,13 +103,14 @@ async def primary(ctx: Ctx, a: OneAddress) -> AddressesView:
 
 @dataclass(frozen=True)
 class InvitedView:
-    """An address that may make an account."""
+    """An address that may make an account. `outbox` when its mail waits there."""
 
     address: str
+    outbox: bool
 
     def text(self, style: Style) -> str:
-        """One line."""
-        return f"{self.address} is invited"
+        """One line, and where the mail is when nothing sends it."""
+        return f"{self.address} is invited" + (OUTBOX if self.outbox else "")
 
     def document(self) -> InvitedDocument:
         """The document of `invite`."""
@@ -118,7 +120,7 @@ class InvitedView:
 @command("invite", needs=Action.INVITE, on=ACCOUNT, examples=("invite friend@example.org",))
 async def invite(ctx: Ctx, a: OneAddress) -> InvitedView:
     """Let somebody with this address make an account; for admins."""
-    return InvitedView(await emails.invite(ctx.app, ctx.permit, a.address))
+    return InvitedView(await emails.invite(ctx.app, ctx.permit, a.address), not ctx.app.config.smtp_host)
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,7 @@ async def finish_sign_in(app: App, pending: str, code: str, agent: str) -> tuple
         return sessions.start(tx, cookie, user, app.config.domain, "", agent), found.goal
 
     made = await app.db.write(finish)
+    app.telemetry.sign_in("mail", "ok" if made else "refused")
     if made is None:
         raise CODE_WRONG()
     return made
@@ -210,6 +211,7 @@ async def sign_in_by_link(app: App, token: str, agent: str) -> tuple[SignIn, str
         return sessions.start(tx, cookie, user, app.config.domain, "", agent), found.goal
 
     made = await app.db.write(finish)
+    app.telemetry.sign_in("mail", "ok" if made else "refused")
     if made is None:
         raise CODE_WRONG()
     return made

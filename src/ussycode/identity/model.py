@@ -55,3 +55,14 @@ class Session:
     def name(self) -> str:
         """What it is listed and revoked by."""
         return self.digest[:12]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A one-time code by its digest. `parent` is the digest of the sign-in it carries on, empty for a new one."""
+
+    digest: str
+    user: str
+    host: str
+    parent: str
+    expires: float

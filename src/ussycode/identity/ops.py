@@ -10,10 +10,9 @@ from ussycode.base import names, secrets
 from ussycode.base.db import Tx
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.base.events import SYSTEM, Event
-from ussycode.identity import sessions, store
+from ussycode.identity import store
 from ussycode.identity.keys import PublicKey
 from ussycode.identity.model import Session, SshKey, User
-from ussycode.identity.sessions import SignIn
 from ussycode.ports import App
 
 HANDLE_TAKEN = ErrorCode("handle.taken", Kind.CONFLICT, "{handle} is taken", hint="try another handle")
@@ -36,15 +35,8 @@ KEY_ALONE = ErrorCode(
     "key.alone", Kind.CONFLICT, "no other key of yours would reach everything", hint="add one first: ssh-key add"
 )
 TOO_MANY_KEYS = ErrorCode("key.too_many", Kind.CONFLICT, "an account has at most {limit} keys", hint="remove one first")
-LINK_USED = ErrorCode(
-    "link.used", Kind.UNAUTHENTICATED, "this sign-in link is used up or too old", hint="make a new one: {command}"
-)
 MAX_KEYS = 100
 """SSH keys of one account."""
-LINK_SECONDS = 300
-"""Life of a sign-in link."""
-HANDOFF_SECONDS = 60
-"""Life of the code that carries a sign-in from the base domain to a VM's host."""
 
 def caller_of(user: User, via: Via, key: str = "", commands: frozenset[str] | None = None) -> Caller:
     """`user` as somebody who asks."""
@@ -226,58 +218,6 @@ def _pick(keys: Sequence[SshKey], which: str) -> SshKey:
         if which in (key.name, key.fingerprint, key.id) or line == key.public_key:
             return key
     raise NO_SUCH_KEY(key=which[:80])
-
-
-async def make_link(app: App, permit: Permit) -> str:
-    """A one-time code that signs a browser in on the base domain; only its digest is stored."""
-    code = secrets.token()
-
-    def make(tx: Tx) -> None:
-        expires = tx.now + LINK_SECONDS
-        store.insert_link(tx, secrets.digest(code), permit.actor, app.config.domain, "", expires)
-        tx.emit(Event("link.made", permit.actor, permit.actor, {}))
-
-    await app.db.write(make)
-    return code
-
-
-async def peek_link(app: App, code: str) -> User:
-    """Whom a link would sign in; it stays usable. Raises LINK_USED."""
-
-    def peek(tx: Tx) -> User | None:
-        found = store.link(tx, secrets.digest(code))
-        good = found is not None and found[1] == app.config.domain
-        return store.user_by(tx, "id", found[0]) if found is not None and good else None
-
-    user = await app.db.read(peek)
-    if user is None:
-        raise LINK_USED(command=app.config.ssh_command() + " browser")
-    return user
-
-
-async def redeem(app: App, code: str, host: str, agent: str = "") -> SignIn:
-    """Use up a link or a hand-off code and start a session on `host`. Raises LINK_USED, also for another host."""
-    cookie = secrets.token()
-
-    def start(tx: Tx) -> SignIn:
-        found = store.consume_link(tx, secrets.digest(code))
-        ended = found is not None and found[2] and store.session(tx, found[2]) is None
-        if found is None or found[1] != host or ended:
-            raise LINK_USED(command=app.config.ssh_command() + " browser")
-        return sessions.start(tx, cookie, found[0], host, found[2], agent)
-
-    return await app.db.write(start)
-
-
-async def hand_off(app: App, base: Session, host: str) -> str:
-    """A one-time code that carries the sign-in `base` to another host of ours."""
-    code = secrets.token()
-
-    def make(tx: Tx) -> None:
-        store.insert_link(tx, secrets.digest(code), base.user, host, base.digest, tx.now + HANDOFF_SECONDS)
-
-    await app.db.write(make)
-    return code
 
 
 async def session_of(app: App, cookie: str, host: str) -> tuple[Session, User] | None:

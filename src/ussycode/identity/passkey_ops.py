@@ -104,33 +104,39 @@ async def begin_sign_in(app: App, cookie: str) -> str:
 
 async def sign_in(app: App, cookie: str, answer: dict[str, Any], agent: str) -> SignIn:
     """The session that a passkey buys. Raises NOT_ACCEPTED, the same whatever was wrong."""
-    session_cookie = secrets.token()
+    made, result = await _sign_in(app, cookie, answer, agent)
+    app.telemetry.sign_in("passkey", result)
+    if made is None:
+        raise NOT_ACCEPTED().because(result)
+    return made
+
+
+async def _sign_in(app: App, cookie: str, answer: dict[str, Any], agent: str) -> tuple[SignIn | None, str]:
     try:
         claim = ceremonies.shown(answer)
-    except Refused as why:
-        raise NOT_ACCEPTED().because(why) from None
+    except Refused:
+        return None, "malformed"
     found = await app.db.read(lambda tx: passkeys.by_credential(tx, claim.credential))
     if found is None:
-        raise NOT_ACCEPTED().because("unknown")
+        return None, "unknown"
     count, wrong = _proven(app, claim, found)
+    session_cookie = secrets.token()
 
-    def begin(tx: Tx) -> SignIn | None:
+    def begin(tx: Tx) -> tuple[SignIn | None, str]:
         passkey = passkeys.by_credential(tx, claim.credential)
-        reason = wrong or _why_not(tx, cookie, claim, passkey)
-        if reason or passkey is None:
-            tx.emit(Event("passkey.refused", SYSTEM, found.user, {"passkey": found.id, "reason": reason}))
-            return None
+        result = _why_not(tx, cookie, claim, passkey, wrong)
+        if result or passkey is None:
+            about = {"passkey": found.id, "reason": result} | ({"detail": wrong} if wrong else {})
+            tx.emit(Event("passkey.refused", SYSTEM, found.user, about))
+            return None, result
         challenges.spend(tx, claim.challenge)
         if (count or passkey.count) and count <= passkey.count:
             _block(app, tx, passkey)
-            return None
+            return None, "copied"
         passkeys.update(tx, passkey.id, count=count, last_used=tx.now)
-        return sessions.start(tx, session_cookie, passkey.user, app.config.domain, "", agent, passkey.id)
+        return sessions.start(tx, session_cookie, passkey.user, app.config.domain, "", agent, passkey.id), "ok"
 
-    made = await app.db.write(begin)
-    if made is None:
-        raise NOT_ACCEPTED().because("see the event")
-    return made
+    return await app.db.write(begin)
 
 
 async def rename(app: App, permit: Permit, which: str, name: str) -> Passkey:
@@ -167,13 +173,15 @@ def _proven(app: App, claim: ceremonies.Shown, passkey: Passkey) -> tuple[int, s
         return 0, str(why)[:200]
 
 
-def _why_not(tx: Tx, cookie: str, claim: ceremonies.Shown, passkey: Passkey | None) -> str:
+def _why_not(tx: Tx, cookie: str, claim: ceremonies.Shown, passkey: Passkey | None, wrong: str) -> str:
     if passkey is None:
         return "removed"
+    if wrong:
+        return "unproven"
     if passkey.blocked:
         return "blocked"
     if claim.handle != passkey.handle:
-        return "another account's"
+        return "other_account"
     return "" if challenges.holds(tx, claim.challenge, _signing_in(cookie)) else "challenge"
 
 

@@ -10,7 +10,10 @@ import sqlalchemy as sa
 from ussycode.access.facts import Role
 from ussycode.base import ids
 from ussycode.base.db import Tx, events_table, metadata
-from ussycode.identity.model import Session, SshKey, User
+from ussycode.identity.model import Link, Session, SshKey, User
+
+LINKS_KEPT_SECONDS = 86_400.0
+"""How long a code that is over is known, so that who comes late is told from who guesses."""
 
 users = sa.Table(
     "users", metadata,
@@ -154,26 +157,21 @@ def removed_keys(tx: Tx) -> set[str]:
     return {str(json.loads(data)["fingerprint"]) for (data,) in tx.conn.execute(query)}
 
 
-def insert_link(tx: Tx, digest: str, user: str, host: str, parent: str, expires: float) -> None:
-    """A one-time link that signs `user` in on `host`; old ones are swept on the way."""
-    tx.conn.execute(sign_in_links.delete().where(sign_in_links.c.expires <= tx.now))
-    row = {"digest": digest, "user": user, "host": host, "parent": parent, "expires": expires}
-    tx.conn.execute(sign_in_links.insert(), row)
+def insert_link(tx: Tx, link: Link) -> None:
+    """Keep a one-time code; those long over are swept on the way."""
+    tx.conn.execute(sign_in_links.delete().where(sign_in_links.c.expires <= tx.now - LINKS_KEPT_SECONDS))
+    tx.conn.execute(sign_in_links.insert(), vars(link))
 
 
-def link(tx: Tx, digest: str) -> tuple[str, str, str] | None:
-    """(user, host, parent) of an unused link that is still good."""
-    query = sa.select(sign_in_links.c.user, sign_in_links.c.host, sign_in_links.c.parent)
-    row = tx.conn.execute(query.where(sign_in_links.c.digest == digest, sign_in_links.c.expires > tx.now)).first()
-    return None if row is None else (row[0], row[1], row[2])
+def link(tx: Tx, digest: str) -> Link | None:
+    """A code that nobody used, be it over or not."""
+    row = tx.conn.execute(sa.select(sign_in_links).where(sign_in_links.c.digest == digest)).first()
+    return None if row is None else Link(**row._mapping)
 
 
-def consume_link(tx: Tx, digest: str) -> tuple[str, str, str] | None:
-    """Like `link`, and the link is gone afterwards; old ones are swept on the way."""
-    found = link(tx, digest)
-    gone = (sign_in_links.c.digest == digest) | (sign_in_links.c.expires <= tx.now)
-    tx.conn.execute(sign_in_links.delete().where(gone))
-    return found
+def delete_link(tx: Tx, digest: str) -> None:
+    """Forget a code."""
+    tx.conn.execute(sign_in_links.delete().where(sign_in_links.c.digest == digest))
 
 
 def insert_session(tx: Tx, session: Session) -> None:

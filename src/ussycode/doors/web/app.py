@@ -86,7 +86,7 @@ class Web:
         return Routes(
             {
                 "/__ussycode/login": {"GET": vm.begin}, "/__exe.dev/login": {"GET": vm.begin},
-                "/__ussycode/session": {"GET": vm.finish},
+                "/__ussycode/session": {"GET": vm.finish}, "/__ussycode/jwks.json": {"GET": self._keys},
                 "/__ussycode/logout": leave, "/__exe.dev/logout": leave,
             },
             {STATIC: {"GET": self._static}, SHARE: {"GET": shared.ask, "POST": shared.accept}},

@@ -11,6 +11,7 @@ from ussycode.base.errors import ErrorCode, Kind
 from ussycode.doors.web import cookies
 from ussycode.doors.web.asked import Asked, local_path, same_origin, serves_vm
 from ussycode.doors.web.pages import Pages
+from ussycode.identity import links
 from ussycode.identity import ops as identity
 from ussycode.identity.model import Session, User
 from ussycode.ports import App
@@ -50,7 +51,7 @@ class Login:
 
     async def confirm(self, request: Request, asked: Asked, code: str) -> Response:
         """`GET /login/CODE`: names the account; link previews and scanners use nothing up."""
-        user = await identity.peek_link(self.app, code[:MAX_CODE])
+        user = await links.peek_link(self.app, code[:MAX_CODE])
         query = urlencode({k: v for k, v in request.query_params.items() if k in ("host", "path", "next")})
         action = f"/login/{code}" + (f"?{query}" if query else "")
         return self.pages.page("confirm.html", handle=user.handle, action=action)
@@ -58,7 +59,7 @@ class Login:
     async def consume(self, request: Request, asked: Asked, code: str) -> Response:
         """`POST /login/CODE`: signs this browser in, then goes where it wanted to go."""
         self.require_own_form(request, asked)
-        made = await identity.redeem(self.app, code[:MAX_CODE], asked.host, request.headers.get("user-agent", ""))
+        made = await links.redeem(self.app, code[:MAX_CODE], asked.host, request.headers.get("user-agent", ""))
         response = RedirectResponse(await self.wanted(request), 303)
         cookies.start(response, made, self.app.clock.now())
         cookies.forget(response, cookies.NEXT)
@@ -75,7 +76,7 @@ class Login:
             return RedirectResponse("/login?" + urlencode({"host": host, "path": path}), 303)
         if not state or len(state) > MAX_STATE:
             return RedirectResponse(await goal(self.app, host, path), 303)
-        code = await identity.hand_off(self.app, found[0], host)
+        code = await links.hand_off(self.app, found[0], host)
         query = urlencode({"code": code, "state": state, "redirect": path})
         return RedirectResponse(f"{self.app.config.host_url(host)}__ussycode/session?{query}", 303)
 

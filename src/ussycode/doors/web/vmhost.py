@@ -12,7 +12,7 @@ from ussycode.base import secrets
 from ussycode.doors.web import cookies
 from ussycode.doors.web.asked import Asked, local_path
 from ussycode.doors.web.login import MAX_CODE
-from ussycode.identity import ops as identity
+from ussycode.identity import links
 from ussycode.ports import App
 
 
@@ -39,8 +39,8 @@ class VmHost:
         state, given = request.cookies.get(cookies.STATE, ""), request.query_params.get("state", "")
         if not state or not hmac.compare_digest(secrets.digest(state).encode(), given.encode()):
             return RedirectResponse("/__ussycode/login?" + urlencode({"redirect": path}), 303)
-        made = await identity.redeem(self.app, request.query_params.get("code", "")[:MAX_CODE], asked.host,
-                                     request.headers.get("user-agent", ""))
+        made = await links.redeem(self.app, request.query_params.get("code", "")[:MAX_CODE], asked.host,
+                                  request.headers.get("user-agent", ""))
         response = RedirectResponse(path, 303)
         cookies.start(response, made, self.app.clock.now())
         cookies.forget(response, cookies.STATE)
