@@ -17,7 +17,7 @@ import dns.update
 
 HERE = "127.0.0.1"
 PLATFORM = "ussy.test"
-"""Domain of the platform in these tests; the zone `acme.ussy.test` is asked of its own server."""
+"""Domain of the platform in tests; its zone `acme.ussy.test` (and `acme.localhost`) is asked of its own server."""
 OURS = "192.0.2.10"
 _CONFIG = """
 options {{
@@ -28,6 +28,7 @@ options {{
 controls {{ }};
 zone "test" {{ type primary; file "test.zone"; allow-update {{ 127.0.0.1; }}; notify no; }};
 zone "acme.{platform}" {{ type forward; forward only; forwarders {{ 127.0.0.1 port {zone_port}; }}; }};
+zone "acme.localhost" {{ type forward; forward only; forwarders {{ 127.0.0.1 port {zone_port}; }}; }};
 """
 _ZONE = """$TTL 1
 @ SOA ns hostmaster 1 60 60 60 1
@@ -99,7 +100,7 @@ def _program() -> Path:
     asked = subprocess.run(["dpkg-query", "-W", "-f=${Version}", "bind9-libs"], capture_output=True, text=True)
     assert asked.returncode == 0, "bind9-libs is missing: make setup-test"
     kept = Path(os.environ.get("LIVE_TEST_DATA", f"/var/tmp/ussycode-live-{os.getuid()}"))
-    kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+    kept.mkdir(parents=True, exist_ok=True)
     folder = kept / f"bind-{asked.stdout.replace(':', '_')}"
     with open(kept / "bind.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

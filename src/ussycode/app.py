@@ -25,6 +25,8 @@ from ussycode.base.telemetry import Telemetry, export_otlp, log_to_stderr
 from ussycode.config import Config
 from ussycode.domains import certificates
 from ussycode.domains import checking as domains
+from ussycode.domains.ordering import AcmeSigner
+from ussycode.domains.zone import Zone, ZoneServer
 from ussycode.doors.edgefeed.answers import Answers
 from ussycode.doors.edgefeed.server import FeedServer
 from ussycode.doors.metadata.server import MetadataDoor
@@ -244,7 +246,8 @@ async def _serve(config: Config, given: ControlSettings) -> None:
     feed = FeedServer(app, frozenset({0, given.edge_uid}), Answers(app, tokens))
     door = SshDoor(app, [key])
     # Who waits hears last: by then edges and doors know, and what was waited for is true everywhere.
-    certifier = _certifier(app, given)
+    zone = Zone.of(config.delegation_zone, config.domain)
+    certifier = _certifier(app, given, zone)
     for listener in (
         _counted(app), tokens.heard, certifier.heard, feed.heard, door.heard, _nudged(app), app.waiters.heard,
     ):
@@ -256,6 +259,7 @@ async def _serve(config: Config, given: ControlSettings) -> None:
             group.create_task(_write_uses(app), name="uses"),
             group.create_task(_look_after(app), name="housekeeping"),
             group.create_task(certifier.run(), name="certificates"),
+            group.create_task(_zone_server(given, zone).run(), name="zone"),
             group.create_task(mail.deliver_for_ever(app, mailer(config)), name="mail"),
             group.create_task(feed.serve(_listening(given.feed_fd)), name="feed"),
             group.create_task(serve_web(app, tokens, _listening(given.web_fd)), name="web"),
@@ -297,12 +301,18 @@ async def _look_after(app: App) -> None:
                 app.telemetry.log.exception("a chore failed", chore=chore.__module__)
 
 
-def _certifier(app: App, given: ControlSettings) -> certificates.Certifier:
+def _certifier(app: App, given: ControlSettings, zone: Zone) -> certificates.Certifier:
     local: certificates.Signer = certificates.NoSigner()
     if given.signer_key:
         signer = Intermediate(given.signer_certificate.encode(), given.signer_key.encode())
         local = certificates.LocalSigner(Issuer(signer, app.clock))
-    return certificates.Certifier(app, local, local)
+    ordered = AcmeSigner(app, zone) if given.dns_udp_fds else local
+    return certificates.Certifier(app, local, ordered)
+
+
+def _zone_server(given: ControlSettings, zone: Zone) -> ZoneServer:
+    udp, tcp = ([_listening(fd) for fd in fds] for fds in (given.dns_udp_fds, given.dns_tcp_fds))
+    return ZoneServer(zone, udp, tcp)
 
 
 def mailer(config: Config) -> Mailer:

@@ -173,6 +173,7 @@ class Config:
     net_ipv6: bool
     dns_resolver: tuple[str, ...]
     public_addresses: tuple[str, ...]
+    dns_port: int
 
     @property
     def on_loopback(self) -> bool:
@@ -257,6 +258,8 @@ SETTINGS: tuple[Setting, ...] = (
             "DNS servers that are asked about VMs' domains, ADDRESS or ADDRESS#PORT; empty: those of this host"),
     Setting("public_addresses", _addresses, "",
             "addresses that a VM's domain may have instead of leading here by name; empty: those that DOMAIN has"),
+    Setting("dns_port", _count(0, 65535), "0", "port of the name server for acme.DOMAIN, with which certificates for "
+            "wildcards are ordered from the ACME server; 0: none"),
 )
 assert [s.name for s in SETTINGS] == [f.name for f in fields(Config)]
 
@@ -325,6 +328,7 @@ def _value(setting: Setting, text: str, problems: list[str]) -> Any:
 
 def _together(values: Mapping[str, Any]) -> list[str]:
     ports = [values[f"{n}_port"] for n in ("ssh", "https", "http", "metrics")]
+    ports += [values["dns_port"]] if values["dns_port"] else []
     doubled = {p for p in ports if ports.count(p) > 1}
     problems = [f"port {p} is given to two listeners" for p in sorted(doubled)]
     if (values["tls_cert"] is None) != (values["tls_key"] is None):

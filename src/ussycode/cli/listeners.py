@@ -40,10 +40,15 @@ class Listeners:
     quic: list[socket.socket]
     """UDP sockets of the caddy in front, for HTTP/3."""
     front: socket.socket | None
+    dns_udp: list[socket.socket]
+    dns_tcp: list[socket.socket]
+    """Of the name server for our own zone."""
 
     def all(self) -> list[socket.socket]:
         """Every one of them."""
-        several = (self.ssh, *self.https, self.http, self.quic, [self.front] if self.front else [])
+        several = (
+            self.ssh, *self.https, self.http, self.quic, [self.front] if self.front else [], self.dns_udp, self.dns_tcp,
+        )
         return [*(s for group in several for s in group), self.metrics, self.web, self.feed]
 
 
@@ -61,8 +66,10 @@ def bind(config: Config, instance: Instance) -> Listeners:
         metrics=_tcp("127.0.0.1", config.metrics_port, "metrics", "--metrics-port"),
         web=_unix(instance.run / "web.sock", instance.edge_uid),
         feed=_unix(instance.run / "feed.sock", instance.edge_uid),
-        quic=[_udp(a, config.https_port) for a in config.listen if config.front == "caddy"],
+        quic=[_udp(a, config.https_port, "HTTP/3", "--https-port") for a in config.listen if config.front == "caddy"],
         front=None if config.front == "none" else bind_front(config, instance),
+        dns_udp=[_udp(a, config.dns_port, "DNS", "--dns-port") for a in config.listen if config.dns_port],
+        dns_tcp=[_tcp(a, config.dns_port, "DNS", "--dns-port") for a in config.listen if config.dns_port],
     )
 
 
@@ -99,10 +106,10 @@ def _tcp(address: str, port: int, what: str, option: str, shared: bool = False) 
     return made
 
 
-def _udp(address: str, port: int) -> socket.socket:
+def _udp(address: str, port: int, what: str, option: str) -> socket.socket:
     made = _socket(address, socket.SOCK_DGRAM)
     with _closing_on_failure(made):
-        _bind(made, address, port, "HTTP/3", "--https-port")
+        _bind(made, address, port, what, option)
     return made
 
 

@@ -116,14 +116,15 @@ class Supervisor:
     def _control(self, _number: int) -> tuple[int, list[int], int]:
         ours = self.listeners
         ssh = [s.fileno() for s in ours.ssh]
+        udp, tcp = [s.fileno() for s in ours.dns_udp], [s.fileno() for s in ours.dns_tcp]
         signer = self._authority_of_control() if ours.front is None else ("", "")
         given = ControlSettings(
             config=self.config.texts(), accel=self.prepared.accel, admin_keys=self.prepared.admin_keys,
             edge_uid=self.prepared.instance.edge_uid, ssh_fds=ssh, web_fd=ours.web.fileno(),
             feed_fd=ours.feed.fileno(), metrics_fd=ours.metrics.fileno(), edge_sockets=str(self._edge_sockets()),
-            signer_certificate=signer[0], signer_key=signer[1],
+            signer_certificate=signer[0], signer_key=signer[1], dns_udp_fds=udp, dns_tcp_fds=tcp,
         )
-        fds = [*ssh, ours.web.fileno(), ours.feed.fileno(), ours.metrics.fileno()]
+        fds = [*ssh, *udp, *tcp, ours.web.fileno(), ours.feed.fileno(), ours.metrics.fileno()]
         return pack(given), fds, self.prepared.instance.control_uid
 
     def _edge(self, number: int) -> tuple[int, list[int], int]:

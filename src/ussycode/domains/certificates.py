@@ -25,8 +25,9 @@ AT_A_TIME = 20
 """Certificates made in one round."""
 ROUND_SECONDS = 60.0
 """Between two rounds."""
-FIRST_WAIT, LAST_WAIT = 60.0, 6 * 3600.0
-"""Seconds until a failed attempt is repeated: doubling from the first to the last."""
+FIRST_WAIT, LAST_WAIT = 900.0, 12 * 3600.0
+"""Seconds until a failed attempt is repeated: doubling from the first to the last. Public authorities refuse a name
+for an hour after five failures."""
 MAX_WHY = 300
 """Characters kept of the reason why an attempt failed."""
 

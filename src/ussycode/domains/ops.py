@@ -9,7 +9,8 @@ from ussycode.base import ids
 from ussycode.base.db import Tx
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.base.events import Event
-from ussycode.domains import checking, policy, store
+from ussycode.domains import certificates, checking, policy, store
+from ussycode.domains.certificates import Kept
 from ussycode.domains.model import VmDomain
 from ussycode.domains.names import Domain
 from ussycode.ports import App
@@ -28,10 +29,11 @@ ON_ANOTHER = ErrorCode("domain.on_another_vm", Kind.CONFLICT, "{domain} is on yo
 
 @dataclass(frozen=True)
 class Listed:
-    """A domain with the name of its VM."""
+    """A domain with the name of its VM, and the certificate that is kept for it."""
 
     domain: VmDomain
     vm_name: str
+    certificate: Kept | None
 
 
 async def add(app: App, permit: Permit, wanted: Domain, wildcard: bool) -> VmDomain:
@@ -97,7 +99,7 @@ async def of_vm(app: App, permit: Permit, name: str) -> list[Listed]:
         vm = next((v for v in vms.of_owner(tx, permit.actor) if v.name == name), None)
         if vm is None:
             raise NO_SUCH_VM(name=name)
-        return [Listed(d, vm.name) for d in store.of_vm(tx, vm.id)]
+        return [Listed(d, vm.name, certificates.of(tx, d.id)) for d in store.of_vm(tx, vm.id)]
 
     return await app.db.read(find)
 
@@ -107,7 +109,10 @@ async def mine(app: App, permit: Permit) -> list[Listed]:
 
     def find(tx: Tx) -> list[Listed]:
         found = ((d, vms.by_id(tx, d.vm)) for d in store.of_owner(tx, permit.actor))
-        return [Listed(d, vm.name if vm is not None and not vm.trashed_at else "") for d, vm in found]
+        return [
+            Listed(d, vm.name if vm is not None and not vm.trashed_at else "", certificates.of(tx, d.id))
+            for d, vm in found
+        ]
 
     return await app.db.read(find)
 

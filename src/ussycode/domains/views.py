@@ -9,6 +9,7 @@ from ussycode.base.errors import printable
 from ussycode.cmdline.render import Style, table
 from ussycode.config import Config
 from ussycode.domains import policy
+from ussycode.domains.certificates import Kept
 from ussycode.domains.model import VmDomain
 from ussycode.domains.ops import Listed
 
@@ -55,6 +56,14 @@ class RemovedDocument(TypedDict):
     removed: bool
 
 
+class CertificateDocument(TypedDict):
+    """The certificate that the platform keeps for a domain; `why` says what the last attempt failed at."""
+
+    expires_at: NotRequired[str]
+    renews_at: str
+    why: str
+
+
 class DomainDocument(TypedDict):
     """One domain of `domain ls`. `status` is `verified`, `failing` (served, DNS no longer leads here) or `pending`."""
 
@@ -72,6 +81,7 @@ class DomainDocument(TypedDict):
     txt_value: NotRequired[str]
     delegation_name: NotRequired[str]
     delegation_target: NotRequired[str]
+    certificate: NotRequired[CertificateDocument]
 
 
 class DomainsDocument(TypedDict):
@@ -168,12 +178,16 @@ class DomainsView:
         """A table."""
         if not self.rows:
             return "no domains; domain add VM DOMAIN brings one"
-        cells = [[r.domain.shown, r.vm_name or "(in the trash)", _status(r.domain), r.domain.why] for r in self.rows]
-        return table(["DOMAIN", "VM", "STATUS", "DNS"], cells, style)
+        cells = [[r.domain.shown, r.vm_name or "(in the trash)", _status(r.domain), _trouble(r)] for r in self.rows]
+        return table(["DOMAIN", "VM", "STATUS", ""], cells, style)
 
     def document(self) -> DomainsDocument:
         """The document of `domain ls`."""
         return {"domains": [_document(r, self.config) for r in self.rows]}
+
+
+def _trouble(row: Listed) -> str:
+    return row.domain.why or (row.certificate.why if row.certificate is not None else "")
 
 
 def _status(domain: VmDomain) -> str:
@@ -198,4 +212,13 @@ def _document(row: Listed, config: Config) -> DomainDocument:
     else:
         made["expected"] = config.vm_host(row.vm_name) if row.vm_name else ""
         made["txt_name"], made["txt_value"] = policy.text_name(domain), policy.text_value(domain)
+    if row.certificate is not None:
+        made["certificate"] = _certificate(row.certificate)
+    return made
+
+
+def _certificate(kept: Kept) -> CertificateDocument:
+    made: CertificateDocument = {"renews_at": rfc3339(kept.renew_at), "why": kept.why}
+    if kept.expires:
+        made["expires_at"] = rfc3339(kept.expires)
     return made

@@ -20,3 +20,6 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
     signer_certificate: str = ""
     """Intermediate that signs for domains of owners, PEM; empty where somebody else ends TLS."""
     signer_key: str = ""
+    dns_udp_fds: list[int] = []
+    """Bound sockets of the name server for our own zone; none where it is not wanted."""
+    dns_tcp_fds: list[int] = []
