@@ -110,6 +110,16 @@ def _url(text: str) -> str:
     return text
 
 
+def _alternate(text: str) -> range | None:
+    if not text:
+        return None
+    first, dash, last = text.partition("-")
+    ends = (first, last if dash else first)
+    if not all(end.isdigit() and 3000 <= int(end) <= 9999 for end in ends) or int(ends[0]) > int(ends[1]):
+        raise ValueError("write FIRST-LAST, from 3000 to 9999")
+    return range(int(ends[0]), int(ends[1]) + 1)
+
+
 def _word(text: str) -> str:
     if text and not re.fullmatch(r"[!-~]{1,254}", text):
         raise ValueError("write it without spaces")
@@ -150,6 +160,7 @@ class Config:
     exec_rate: int
     tls_cert: Path | None
     tls_key: Path | None
+    alternate_ports: range | None
     front: str
     front_group: str
     acme_directory: str
@@ -176,13 +187,23 @@ class Config:
     dns_port: int
 
     @property
+    def alternate_listeners(self) -> list[int]:
+        """Ports of `alternate_ports` that the platform does not need for itself, ascending."""
+        return [port for port in self.alternate_ports or () if self.listens_at(port)]
+
+    def listens_at(self, port: int) -> bool:
+        """Whether `port` is an alternate one."""
+        own = (self.ssh_port, self.https_port, self.http_port, self.metrics_port, self.dns_port)
+        return self.alternate_ports is not None and port in self.alternate_ports and port not in own
+
+    @property
     def on_loopback(self) -> bool:
         """The domain that only this machine can reach."""
         return self.domain == "localhost" or self.domain.endswith(".localhost")
 
     def host_url(self, host: str) -> str:
-        """`https://HOST/`, with the port when it is not 443."""
-        port = "" if self.https_port == 443 else f":{self.https_port}"
+        """`https://HOST/`, with the port when it is not 443; `host` may name an alternate port itself."""
+        port = "" if self.https_port == 443 or ":" in host else f":{self.https_port}"
         return f"https://{host}{port}/"
 
     @property
@@ -230,6 +251,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("exec_rate", _count(1, 1_000_000), "6000", "POST /exec calls a minute for one key"),
     Setting("tls_cert", _maybe_path, "", "PEM chain to serve instead of the local CA's"),
     Setting("tls_key", _maybe_path, "", "PEM key of tls_cert"),
+    Setting("alternate_ports", _alternate, "",
+            "ports that listen too, each for the same port of every VM, such as 3000-9999; empty: none"),
     Setting("front", _one_of("none", "caddy", "own"), "none",
             "what ends TLS: none, the edge itself; caddy, run by the platform; own, yours (see `ussycode front`)"),
     Setting("front_group", _group, "haproxy", "group of your own front: its processes are believed about addresses"),
@@ -308,6 +331,8 @@ def _text_of(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, range):
+        return f"{value[0]}-{value[-1]}"
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
@@ -333,4 +358,6 @@ def _together(values: Mapping[str, Any]) -> list[str]:
     problems = [f"port {p} is given to two listeners" for p in sorted(doubled)]
     if (values["tls_cert"] is None) != (values["tls_key"] is None):
         problems.append("tls_cert and tls_key belong together")
+    if values["alternate_ports"] is not None and values["front"] == "caddy":
+        problems.append("alternate_ports do not exist behind front = caddy: PORT--NAME addresses do")
     return problems

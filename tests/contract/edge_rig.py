@@ -11,7 +11,7 @@ import ssl
 import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -354,6 +354,8 @@ class Rig:
     control_server: asyncio.AbstractServer
     feed_server: asyncio.AbstractServer
     process: asyncio.subprocess.Process
+    alternate: int = 0
+    """A port that listens for the same port of every VM."""
 
     async def app(self, machine: EdgeVm, port: int = 8000, serve: Serve | None = None) -> App:
         """Start an app in `machine` and let the edge know the machine."""
@@ -436,20 +438,23 @@ async def running_edge(folder: Path, **over: object) -> AsyncIterator[Rig]:
             stack.callback(server.close)
         https, http, front = _listener(), _listener(), _front(folder / "front.sock")
         port, http_port = https.getsockname()[1], http.getsockname()[1]
+        other = _alternate()
+        alternate = other.getsockname()[1]
         settings = EdgeSettings(**{
             "domain": DOMAIN, "https_fds": [https.fileno()], "http_fds": [http.fileno()],
             "front_fds": [front.fileno()],
+            "alternate_fds": [(other.fileno(), other.getsockname()[1])],
             "control_socket": str(folder / "control.sock"), "feed_socket": str(folder / "feed.sock"),
             "operator_socket": str(folder / "edge.sock"), "ca_certificate": signer.certificate.decode(),
             "ca_key": signer.key.decode(), "log_path": str(folder / "access.log"),
             "public_port": port, "agent_port": agent_server.sockets[0].getsockname()[1], **over,
         })
-        process = await _start(settings, https, http, front)
+        process = await _start(settings, https, http, front, other)
         stack.push_async_callback(_end, process)
         rig = Rig(
             folder, port, http_port, feed, agents, control,
             ssl.create_default_context(cafile=str(ca)), ca, folder / "access.log", stack, control_server, feed_server,
-            process,
+            process, alternate,
         )
         await feed.acked(feed.seq)
         yield rig
@@ -459,6 +464,16 @@ def _listener() -> socket.socket:
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     listener.set_inheritable(True)
     return listener
+
+
+def _alternate() -> socket.socket:
+    """A listener in the range that VMs' ports have."""
+    for port in range(3500, 9900):
+        with suppress(OSError):
+            listener = socket.create_server(("127.0.0.1", port), backlog=512)
+            listener.set_inheritable(True)
+            return listener
+    raise AssertionError("every port is taken")
 
 
 def _front(path: Path) -> socket.socket:

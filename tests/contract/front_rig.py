@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class Fronted:
     process: asyncio.subprocess.Process
     said: Path
     config: Path
+    alternate: int
 
     async def curl(self, *words: str) -> tuple[int, str]:
         """Real curl that trusts the terminator's authority."""
@@ -61,13 +62,17 @@ async def fronted(which: str) -> AsyncIterator[Fronted]:
         folder.chmod(0o711)
         port, http_port = free_ports(2)
         rig = await stack.enter_async_context(running_edge(folder, public_port=port))
-        config = load({"https_port": str(port), "http_port": str(http_port), "listen": "127.0.0.1"}, {})
+        alternate = free_alternate()
+        config = load({
+            "https_port": str(port), "http_port": str(http_port), "listen": "127.0.0.1",
+            "alternate_ports": f"{alternate}-{alternate}",
+        }, {})
         ca = _certificates(folder)
         edge = folder / "front.sock"
         start = _caddy if which == "caddy" else _haproxy
         process, file = await start(config, edge, folder)
         stack.push_async_callback(ended, process)
-        made = Fronted(rig, which, port, http_port, ca, process, folder / "front.log", file)
+        made = Fronted(rig, which, port, http_port, ca, process, folder / "front.log", file, alternate)
         await _until_it_answers(made)
         yield made
 
@@ -79,6 +84,14 @@ def free_ports(count: int) -> list[int]:
     for one in opened:
         one.close()
     return ports
+
+
+def free_alternate() -> int:
+    """A port in the range of VMs' ports that nobody listens on now."""
+    for port in range(9900, 3000, -1):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("every port is taken")
 
 
 def _certificates(folder: Path) -> Path:

@@ -21,7 +21,8 @@ from ussycode.config import load
 from ussycode.runtime import instance as instances
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-TOLD = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n"
+PORT = "X-Forwarded-Port: 443\r\n"
+TOLD = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n" + PORT
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -53,26 +54,28 @@ async def test_the_fronts_word_reaches_the_app_and_the_log(rig: Rig) -> None:
     ("2001:DB8:0:0::1", "2001:db8::1"), ("::ffff:192.0.2.9", "192.0.2.9"), ("fe80::1%eth0", "fe80::1"),
 ])
 async def test_addresses_have_one_spelling(rig: Rig, given: str, shown: str) -> None:
-    answer = await asks(rig, f"x-forwarded-for:{given}\r\nX-FORWARDED-PROTO: https \r\n")
+    answer = await asks(rig, f"x-forwarded-for:{given}\r\nX-FORWARDED-PROTO: https \r\n" + PORT)
     assert said(answer.body)["x-forwarded-for"] == [shown]
 
 
 @pytest.mark.parametrize("headers", [
-    "", "X-Forwarded-For: 192.0.2.7\r\n", "X-Forwarded-Proto: https\r\n",
+    "", PORT, "X-Forwarded-For: 192.0.2.7\r\n" + PORT, "X-Forwarded-Proto: https\r\n" + PORT,
+    TOLD.replace(PORT, ""), TOLD + PORT, TOLD.replace("443", "0"), TOLD.replace("443", "443, 3456"),
     TOLD + "X-Forwarded-For: 203.0.113.5\r\n", TOLD + "X-Forwarded-Proto: https\r\n",
-    "X-Forwarded-For: 203.0.113.5, 192.0.2.7\r\nX-Forwarded-Proto: https\r\n",
-    "X-Forwarded-For: somebody\r\nX-Forwarded-Proto: https\r\n", "X-Forwarded-For:\r\nX-Forwarded-Proto: https\r\n",
-    "X-Forwarded-For: 192.0.2.7:4711\r\nX-Forwarded-Proto: https\r\n",
-    "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https,http\r\n",
-    "X_Forwarded_For: 192.0.2.7\r\nX_Forwarded_Proto: https\r\n",
-], ids=range(11))
+    "X-Forwarded-For: 203.0.113.5, 192.0.2.7\r\nX-Forwarded-Proto: https\r\n" + PORT,
+    "X-Forwarded-For: somebody\r\nX-Forwarded-Proto: https\r\n" + PORT,
+    "X-Forwarded-For:\r\nX-Forwarded-Proto: https\r\n" + PORT,
+    "X-Forwarded-For: 192.0.2.7:4711\r\nX-Forwarded-Proto: https\r\n" + PORT,
+    "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https,http\r\n" + PORT,
+    "X_Forwarded_For: 192.0.2.7\r\nX_Forwarded_Proto: https\r\nX_Forwarded_Port: 443\r\n",
+], ids=range(16))
 async def test_a_front_that_does_not_say_who_asks_is_refused(rig: Rig, headers: str) -> None:
     answer = await asks(rig, headers)
     assert answer.status == 400 and b"does not say who asks" in answer.body
 
 
 async def test_the_visitor_cannot_have_the_fronts_word_removed(rig: Rig) -> None:
-    answer = await asks(rig, TOLD + "Connection: X-Forwarded-For, X-Forwarded-Proto\r\n")
+    answer = await asks(rig, TOLD + "Connection: X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Port\r\n")
     assert said(answer.body)["x-forwarded-for"] == ["192.0.2.7"]
 
 
@@ -99,7 +102,7 @@ async def test_one_connection_carries_many_visitors(rig: Rig) -> None:
     reader, writer = await asyncio.open_unix_connection(rig.folder / "front.sock")
     client = Client(reader, writer)
     for number in range(1, 5):
-        told = f"X-Forwarded-For: 192.0.2.{number}\r\nX-Forwarded-Proto: https\r\n"
+        told = TOLD.replace(".7", f".{number}")
         await client.send(f"GET / HTTP/1.1\r\nHost: open.localhost\r\n{told}\r\n".encode())
         assert said((await client.answer()).body)["x-forwarded-for"] == [f"192.0.2.{number}"]
     client.close()

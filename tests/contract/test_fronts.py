@@ -21,7 +21,9 @@ from tests.contract import h3
 from tests.contract.edge_rig import ALICE, vm
 from tests.contract.front_rig import CADDY_UID, Fronted, fronted
 from tests.contract.test_edge_proxy import HUNDRED_MB, echo, said
+from ussycode.base.errors import Failure
 from ussycode.cli import caddy
+from ussycode.config import load
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 LIES = ("X-Forwarded-For: 203.0.113.5", "X-Forwarded-Proto: http", "X-Ussycode-Email: boss@example.org",
@@ -56,7 +58,7 @@ async def test_the_owner_gets_through_in_either_version(front: Fronted, version:
 
 async def test_naming_headers_in_connection_removes_none_of_ours(front: Fronted) -> None:
     session = await front.rig.sign_in(ALICE, "demo.localhost")
-    named = "Connection: close, X-Ussycode-Email, X-Ussycode-UserID, X-Forwarded-For, X-Forwarded-Proto, Cookie"
+    named = "Connection: close, X-Ussycode-Email, X-Ussycode-UserID, X-Forwarded-For, X-Forwarded-Port, Cookie"
     code, out = await front.curl(
         "--http1.1", "-H", named, "-b", f"__Host-ussycode={session}", front.url("demo.localhost"),
     )
@@ -196,3 +198,20 @@ async def test_what_meets_the_internet_runs_without_rights(front: Fronted) -> No
     assert working
     for one in working:
         assert f"\nUid:\t{uid}\t{uid}" in Path(f"/proc/{one}/status").read_text()
+
+
+async def test_alternate_ports_exist_behind_haproxy_and_are_refused_with_caddy(front: Fronted) -> None:
+    if front.which == "caddy":
+        with pytest.raises(Failure, match="alternate_ports do not exist behind front = caddy"):
+            load({"front": "caddy", "alternate_ports": "3000-9999"}, {})
+        return
+    port = front.alternate
+    await front.rig.app(vm("open", public_ports=(8000, port)), port)
+    where = f"https://open.localhost:{port}/"
+    _, out = await front.curl("--http2", "-H", "X-Forwarded-Port: 8000", where)
+    assert said(out.encode())["x-forwarded-host"] == [f"open.localhost:{port}"]
+    _, out = await front.curl("-H", f"Host: open.localhost:{front.port}", "-w", "%{http_code}", where)
+    assert out.endswith("421")
+    await front.rig.app(vm("open", public_ports=(8000,)))
+    _, out = await front.curl("-w", "%{http_code}", where)
+    assert out.endswith("401")

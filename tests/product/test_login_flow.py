@@ -218,3 +218,26 @@ async def test_an_apps_keys_are_on_its_own_host_too(place: WebWorld) -> None:
     keys = [(await place.ask("GET", url)).json for url in (
         HOME + "/.well-known/jwks.json", DEMO + "/__ussycode/jwks.json")]
     assert keys[0] == keys[1] and "keys" in keys[0]
+
+
+async def test_the_way_back_leads_to_the_alternate_port_that_was_opened(tmp_path: Path) -> None:
+    async with web_world(tmp_path, alternate_ports="3000-9999") as place:
+        browser, alternate = Browser(place), "https://demo.localhost:3456"
+        shown = await browser.get(alternate + "/__ussycode/login?redirect=/notes")
+        assert urlsplit(browser.at).path == "/login" and "demo.localhost:3456" in shown.text
+        await browser.post(await link(place))
+        assert browser.at == alternate + "/notes"
+        session = browser.jar["demo.localhost:3456"][SESSION]
+        # The session is the host's: browsers send it to every port of the host, and it counts on each.
+        browser.jar["demo.localhost:8443"] = {SESSION: session}
+        assert "Signed out." in (await browser.post(alternate + "/__ussycode/logout")).text
+        left = await browser.post(alternate + "/__ussycode/logout", origin="https://evil.example")
+        assert left.status == 403
+
+
+@pytest.mark.parametrize("port", ["9464", "2999", "10000", "x"])
+async def test_ports_that_are_nobodys_are_no_place_to_go_back_to(tmp_path: Path, port: str) -> None:
+    async with web_world(tmp_path, alternate_ports="3000-9999") as place:
+        browser = await signed_in(place)
+        got = await browser.get(f"{HOME}/login/to?host=demo.localhost:{port}&path=/x&state=" + "s" * 20, follow=False)
+        assert got.location == "/"

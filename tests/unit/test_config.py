@@ -44,3 +44,18 @@ def test_settings_survive_being_written_and_read() -> None:
 
 def test_every_setting_has_help() -> None:
     assert all(len(s.help) > 10 for s in SETTINGS)
+
+
+def test_alternate_ports_leave_the_platforms_own_alone() -> None:
+    config = load({"alternate_ports": "3000-9999", "ssh_port": "3022"}, {})
+    assert len(config.alternate_listeners) == 7000 - 4
+    assert not {3022, 8443, 8080, 9464} & set(config.alternate_listeners)
+    assert config.host_url("demo.localhost:3456") == "https://demo.localhost:3456/"
+    assert load(config.texts(), {}) == config
+    assert load({"alternate_ports": "3456"}, {}).alternate_listeners == [3456]
+
+
+@pytest.mark.parametrize("text", ["2999-4000", "3000-10000", "5000-4000", "3000-", "http", "3000-4000-5000"])
+def test_alternate_ports_outside_of_the_range_are_refused(text: str) -> None:
+    with pytest.raises(Failure, match="from 3000 to 9999"):
+        load({"alternate_ports": text}, {})

@@ -68,7 +68,7 @@ def caddyfile(
         *_authority(config, certificates),
         "\tservers {", "\t\tprotocols h1 h2 h3", "\t\tmax_header_size 32KB",
         "\t\ttimeouts {", "\t\t\tread_header 10s", "\t\t\tidle 75s", "\t\t}", "\t}",
-        "}", "(edge) {", *_proxy(edge), "}",
+        "}", "(edge) {", *_proxy(edge, config.https_port), "}",
         "https:// {", *_bind(sockets.https, "h1 h2" if sockets.quic else ""), *_bind(sockets.quic, "h3"),
         *_tls(certificates),
         "\timport edge", "}",
@@ -91,12 +91,13 @@ def _authority(config: Config, certificates: Certificates) -> list[str]:
     return lines
 
 
-def _proxy(edge: Path) -> list[str]:
+def _proxy(edge: Path, port: int) -> list[str]:
     # `header_up` sets: whatever a client sent under these names is gone, as is what its `Connection` header named.
     return [
         f"\treverse_proxy unix/{edge} {{",
         "\t\theader_up X-Forwarded-For {http.request.remote.host}",
         "\t\theader_up X-Forwarded-Proto {http.request.scheme}",
+        f"\t\theader_up X-Forwarded-Port {port}",
         "\t\theader_down -Via",
         "\t\tflush_interval -1",  # the first byte of an event stream at once
         "\t\tstream_close_delay 5m",

@@ -85,7 +85,7 @@ def answers(config: Config, instance: Instance) -> bool:
     """Whether edge and control answer what comes from the front."""
     request = (
         f"GET /healthz HTTP/1.1\r\nHost: {config.domain}\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: https\r\n"
-        "Connection: close\r\n\r\n"
+        f"X-Forwarded-Port: {config.https_port}\r\nConnection: close\r\n\r\n"
     )
     try:
         with socket.socket(socket.AF_UNIX) as plain:

@@ -1,6 +1,7 @@
 """HAProxy in front: HTTP/1.1 and 2 with the operator's certificates; every request goes to the edge over one socket."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ussycode.config import Config
@@ -40,6 +41,7 @@ FRONTEND = """frontend {name}
 {binds}	# Set, not added: what a client sent under these names is gone.
 	http-request set-header X-Forwarded-For %[src]
 	http-request set-header X-Forwarded-Proto {scheme}
+	http-request set-header X-Forwarded-Port {port}
 	default_backend edge
 """
 BACKEND = """backend edge
@@ -49,18 +51,35 @@ BACKEND = """backend edge
 
 def configuration(config: Config, edge: Path, certificates: str = CERTIFICATES) -> str:
     """The whole of haproxy.cfg. It names no VM and never changes while the settings do not."""
-    secure = _binds(config, config.https_port, f" ssl crt {certificates} alpn h2,http/1.1")
+    tls = f" ssl crt {certificates} alpn h2,http/1.1"
+    own, plain = _binds(config, [str(config.https_port)], tls), _binds(config, [str(config.http_port)], "")
     parts = [
         GLOBAL.format(group=config.front_group), DEFAULTS,
-        FRONTEND.format(name="https", binds=secure, scheme="https"),
-        FRONTEND.format(name="http", binds=_binds(config, config.http_port, ""), scheme="http"),
-        BACKEND.format(edge=edge),
+        FRONTEND.format(name="https", binds=own, scheme="https", port=config.https_port),
+        FRONTEND.format(name="http", binds=plain, scheme="http", port=config.https_port),
     ]
-    return "\n".join(parts).replace("\t", "    ")
+    if config.alternate_ports is not None:
+        # The port that was connected to is the VM's; the edge refuses a request whose Host names another.
+        others = _binds(config, _ranges(config.alternate_listeners), tls)
+        parts.append(FRONTEND.format(name="alternate", binds=others, scheme="https", port="%[dst_port]"))
+    return "\n".join([*parts, BACKEND.format(edge=edge)]).replace("\t", "    ")
 
 
-def _binds(config: Config, port: int, rest: str) -> str:
-    return "".join(f"\tbind {_address(a)}:{port}{' v6only' if ':' in a else ''}{rest}\n" for a in config.listen)
+def _binds(config: Config, ports: Sequence[str], rest: str) -> str:
+    return "".join(
+        f"\tbind {_address(a)}:{port}{' v6only' if ':' in a else ''}{rest}\n" for a in config.listen for port in ports
+    )
+
+
+def _ranges(ports: Sequence[int]) -> list[str]:
+    """Ascending numbers as `FIRST-LAST` words."""
+    words: list[list[int]] = []
+    for port in ports:
+        if words and words[-1][1] == port - 1:
+            words[-1][1] = port
+        else:
+            words.append([port, port])
+    return [f"{first}-{last}" for first, last in words]
 
 
 def _address(address: str) -> str:

@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import grp
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.errors import ErrorCode, Failure, Kind
 from ussycode.config import Config
 from ussycode.runtime.instance import Instance
 
@@ -21,7 +22,13 @@ NO_GROUP = ErrorCode(
     "up.no_group", Kind.USAGE, "there is no group {group}, which the front in front_group should belong to",
     hint="install haproxy, or set front_group",
 )
+TOO_FEW_FILES = ErrorCode(
+    "up.too_few_files", Kind.USAGE, "these alternate_ports need {needed} open files, and the host allows {limit}",
+    hint="choose a shorter range, or raise the limit (LimitNOFILE, ulimit -Hn)",
+)
 BACKLOG = 1024
+FILES_BESIDE = 4096
+"""Open files that must remain for visitors beside the alternate ports: two for each."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,16 @@ class Listeners:
     dns_udp: list[socket.socket]
     dns_tcp: list[socket.socket]
     """Of the name server for our own zone."""
+    alternate: list[tuple[int, socket.socket]]
+    """Alternate ports, shared by all edges."""
+    taken: list[int]
+    """Alternate ports that another program has."""
 
     def all(self) -> list[socket.socket]:
         """Every one of them."""
         several = (
             self.ssh, *self.https, self.http, self.quic, [self.front] if self.front else [], self.dns_udp, self.dns_tcp,
+            [one for _, one in self.alternate],
         )
         return [*(s for group in several for s in group), self.metrics, self.web, self.feed]
 
@@ -55,6 +67,7 @@ class Listeners:
 def bind(config: Config, instance: Instance) -> Listeners:
     """All sockets, listening. Raises PORT_IN_USE naming the one that is taken, or NO_GROUP."""
     ours = config.front != "own"  # it opens its own
+    alternate, taken = _alternate(config) if config.front == "none" else ([], [])
     each = {"none": config.edge_processes, "caddy": 1, "own": 0}[config.front]
     return Listeners(
         ssh=[_tcp(a, config.ssh_port, "SSH", "--ssh-port") for a in config.listen],
@@ -67,10 +80,27 @@ def bind(config: Config, instance: Instance) -> Listeners:
         web=_unix(instance.run / "web.sock", instance.edge_uid),
         feed=_unix(instance.run / "feed.sock", instance.edge_uid),
         quic=[_udp(a, config.https_port, "HTTP/3", "--https-port") for a in config.listen if config.front == "caddy"],
-        front=None if config.front == "none" else bind_front(config, instance),
+        front=None if config.front == "none" else bind_front(config, instance), alternate=alternate, taken=taken,
         dns_udp=[_udp(a, config.dns_port, "DNS", "--dns-port") for a in config.listen if config.dns_port],
         dns_tcp=[_tcp(a, config.dns_port, "DNS", "--dns-port") for a in config.listen if config.dns_port],
     )
+
+
+def _alternate(config: Config) -> tuple[list[tuple[int, socket.socket]], list[int]]:
+    """Sockets of all alternate ports; those in use are left to who has them. Raises TOO_FEW_FILES."""
+    ports = config.alternate_listeners
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    needed = len(ports) * len(config.listen) + FILES_BESIDE
+    if ports and limit != resource.RLIM_INFINITY and needed > limit:
+        raise TOO_FEW_FILES(needed=needed, limit=limit)
+    made: list[tuple[int, socket.socket]] = []
+    taken: list[int] = []
+    for port in ports:
+        try:
+            made += [(port, _tcp(address, port, "alternate", "--alternate-ports")) for address in config.listen]
+        except Failure:
+            taken.append(port)
+    return made, taken
 
 
 def front_socket(instance: Instance) -> Path:

@@ -133,6 +133,7 @@ class Supervisor:
         instance, config = self.prepared.instance, self.config
         ours = self.listeners
         behind = [ours.front.fileno()] if ours.front is not None else []
+        alternate = [(s.fileno(), port) for port, s in ours.alternate]
         https = [s.fileno() for s in ours.https[number]] if not behind else []
         http = [s.fileno() for s in ours.http] if number == 0 and not behind else []
         given_fds = [_in_memory(f) for f in (config.tls_cert, config.tls_key) if f is not None and not behind]
@@ -140,12 +141,12 @@ class Supervisor:
         signer = self._authority_of_edge() if not files and not behind else ("", "")
         given = EdgeSettings(
             domain=config.domain, https_fds=https, http_fds=http, front_fds=behind,
-            control_socket=str(instance.run / "web.sock"), feed_socket=str(instance.run / "feed.sock"),
-            ca_certificate=signer[0], ca_key=signer[1], certificate_files=files,
-            log_path=str(config.data_dir / "edge" / "access.log"),
+            alternate_fds=alternate, control_socket=str(instance.run / "web.sock"),
+            feed_socket=str(instance.run / "feed.sock"), ca_certificate=signer[0], ca_key=signer[1],
+            certificate_files=files, log_path=str(config.data_dir / "edge" / "access.log"),
             public_port=config.https_port, worker=number, operator_socket=str(self._edge_sockets() / f"{number}.sock"),
         )
-        return write(given), [*https, *http, *behind, *given_fds], instance.edge_uid
+        return write(given), [*https, *http, *behind, *(fd for fd, _ in alternate), *given_fds], instance.edge_uid
 
     def _edge_sockets(self) -> Path:
         """Folder for the edges' own figures; control's group may enter it."""

@@ -16,6 +16,8 @@ from ussycode.config import Config
 
 DETACHED_SECONDS = 3600.0
 """Longest wait of `up --detach`: the first start builds an image."""
+SHOWN = 10
+"""Ports that are named one by one."""
 NOT_STARTED = ErrorCode("up.not_started", Kind.FAILED, "{why}", hint="the whole log: {log}")
 
 
@@ -32,7 +34,11 @@ def up(config: Config, asked: argparse.Namespace) -> int:
 
 
 async def _foreground(config: Config, prepared: prepare.Prepared, began: float) -> int:
-    supervisor = Supervisor(config, prepared, bind(config, prepared.instance))
+    listeners = bind(config, prepared.instance)
+    if listeners.taken:
+        some = ", ".join(map(str, listeners.taken[:SHOWN])) + (" and more" if listeners.taken[SHOWN:] else "")
+        _say(f"  alternate ports that other programs have, and keep: {some}")
+    supervisor = Supervisor(config, prepared, listeners)
     ready = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(supervisor.run(ready))
     await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ussycode.base.names import ALTERNATE_PORTS, VM_NAME
 
@@ -41,12 +41,19 @@ class Hosts:
     domain: str
     elsewhere: Callable[[str], str] = lambda host: ""
 
-    def target(self, host: str) -> Target:
-        """Meaning of `host`: lower case, without port."""
+    def target(self, host: str, listener: int = 0) -> Target:
+        """Meaning of `host`: lower case, without port. `listener` is the alternate port that was connected to.
+
+        An alternate port means itself, of a VM's plain host: the base domain and `PORT--NAME` are not there.
+        """
         found = self.own(host)
         if found.kind is HostKind.NOWHERE and (name := self.elsewhere(host)):
-            return Target(HostKind.VM, host, name)
-        return found
+            found = Target(HostKind.VM, host, name)
+        if not listener:
+            return found
+        if found.kind is not HostKind.VM or found.port is not None:
+            return Target(HostKind.NOWHERE, host)
+        return replace(found, port=listener)
 
     def own(self, host: str) -> Target:
         """Meaning of `host` by its shape alone: names outside our domain are nowhere."""

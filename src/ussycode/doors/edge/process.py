@@ -6,6 +6,8 @@ import gc
 import signal
 import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -14,6 +16,7 @@ from ussycode.base.clock import Clock, SystemClock
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.base.pki import Intermediate, Issuer
 from ussycode.doors.edge.accesslog import FLUSH_EVERY, AccessLog
+from ussycode.doors.edge.alternate import AlternateConnection
 from ussycode.doors.edge.degraded import Following
 from ussycode.doors.edge.edge import Edge
 from ussycode.doors.edge.feed import follow
@@ -93,9 +96,13 @@ def _certificates(edge: Edge) -> Minted | Given:
 async def _listen(edge: Edge, tls: ssl.SSLContext | None) -> list[asyncio.AbstractServer]:
     loop = asyncio.get_running_loop()
     servers: list[asyncio.AbstractServer] = []
-    for fd in edge.settings.https_fds:
+    secure: list[tuple[int, Callable[[], VisitorConnection]]] = [
+        *((fd, partial(VisitorConnection, edge)) for fd in edge.settings.https_fds),
+        *((fd, partial(AlternateConnection, edge, port)) for fd, port in edge.settings.alternate_fds),
+    ]
+    for fd, made in secure:
         servers.append(await loop.create_server(
-            lambda: VisitorConnection(edge), sock=socket.socket(fileno=fd), ssl=tls, backlog=BACKLOG,
+            made, sock=socket.socket(fileno=fd), ssl=tls, backlog=BACKLOG,
             ssl_handshake_timeout=HANDSHAKE_TIMEOUT, ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
         ))
     for fd in edge.settings.http_fds:

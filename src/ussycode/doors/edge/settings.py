@@ -23,6 +23,8 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     http_fds: list[int] = []
     front_fds: list[int] = []
     """Unix sockets of a TLS terminator in front; requests on them tell their visitor's address and scheme."""
+    alternate_fds: list[tuple[int, int]] = []
+    """Listening sockets of alternate ports, each with its port."""
     control_socket: str
     feed_socket: str
     operator_socket: str = ""

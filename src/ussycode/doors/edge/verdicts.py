@@ -23,10 +23,13 @@ class Live(Protocol):
 class Verdict:
     """One visitor on one host. `flows` are the exchanges under way because of it."""
 
-    __slots__ = ("credential", "flows", "identity", "judgement", "pool", "renew_at", "target", "until")
+    __slots__ = ("credential", "flows", "identity", "judgement", "listener", "pool", "renew_at", "target", "until")
 
-    def __init__(self, target: Target, credential: bytes | None, judgement: Judgement, pool: Pool | None) -> None:
+    def __init__(
+        self, target: Target, listener: int, credential: bytes | None, judgement: Judgement, pool: Pool | None,
+    ) -> None:
         self.target = target
+        self.listener = listener
         self.credential = credential
         self.flows: set[Live] = set()
         self.renew(judgement, pool)
@@ -52,17 +55,20 @@ class Verdicts:
         self._clock = clock
         self._agent_port = agent_port
         self._assertions = assertions
-        self._kept: dict[tuple[bytes, bytes | None], Verdict] = {}
+        self._kept: dict[tuple[bytes, bytes | None, int], Verdict] = {}
         self._pools: dict[Guest, Pool] = {}
 
-    def get(self, host: bytes, credential: bytes | None) -> Verdict:
-        """The verdict for lower-case `host` without port and the session cookie's value, or a token behind MARK."""
+    def get(self, host: bytes, credential: bytes | None, listener: int = 0) -> Verdict:
+        """The verdict for lower-case `host` without port and the session cookie's value, or a token behind MARK.
+
+        `listener` is the alternate port that the visitor is connected to; 0 on the ordinary one.
+        """
         now = self._clock.now()
-        verdict = self._kept.get((host, credential))
+        verdict = self._kept.get((host, credential, listener))
         if verdict is None or verdict.until <= now:
             if verdict is not None:
                 self.recheck()
-            verdict = self._make(host, credential, now)
+            verdict = self._make(host, credential, listener, now)
         if verdict.renew_at <= now:
             self._assert(verdict, now)
         return verdict
@@ -97,13 +103,13 @@ class Verdicts:
         for pool in self._pools.values():
             pool.shut()
 
-    def _make(self, host: bytes, credential: bytes | None, now: float) -> Verdict:
-        target = self._hosts.target(host.decode("ascii"))
+    def _make(self, host: bytes, credential: bytes | None, listener: int, now: float) -> Verdict:
+        target = self._hosts.target(host.decode("ascii"), listener)
         judgement = self._known.judge(target, credential, now, self.closed)
-        verdict = Verdict(target, credential, judgement, self._pool(judgement))
+        verdict = Verdict(target, listener, credential, judgement, self._pool(judgement))
         if len(self._kept) >= MAX_KEPT:
             self._kept = {key: kept for key, kept in self._kept.items() if kept.flows}
-        self._kept[host, credential] = verdict
+        self._kept[host, credential, listener] = verdict
         return verdict
 
     def _assert(self, verdict: Verdict, now: float) -> None:
@@ -111,7 +117,7 @@ class Verdicts:
         verdict.identity = identity(verdict.judgement) + line
 
     def _still(self, verdict: Verdict, now: float) -> bool:
-        target = self._hosts.target(verdict.target.host)
+        target = self._hosts.target(verdict.target.host, verdict.listener)
         judgement = self._known.judge(target, verdict.credential, now, self.closed)
         pool = self._pool(judgement)
         same_user = judgement.caller.user == verdict.judgement.caller.user

@@ -31,10 +31,12 @@ PLATFORM, STOPPED, VM = Outcome.PLATFORM, Outcome.STOPPED, HostKind.VM
 class VisitorConnection(Exchange):
     """One connection from outside. Requests on it are served one after another."""
 
-    __slots__ = ("_started", "_woken")
+    __slots__ = ("_listener", "_started", "_woken")
 
     def __init__(self, edge: Edge) -> None:
         super().__init__(edge)
+        self._listener = 0
+        """The alternate port that the visitor is connected to; 0 on the ordinary one."""
         self._started = 0.0
         self._id = b""
         self._repeated = False
@@ -99,7 +101,7 @@ class VisitorConnection(Exchange):
         self._pump()
 
     def _judge(self, request: Request, credential: bytes | None) -> None:
-        verdict = self._verdict = self._edge.verdicts.get(request.fields.hostname, credential)
+        verdict = self._verdict = self._edge.verdicts.get(request.fields.hostname, credential, self._listener)
         pool = verdict.pool
         if pool is None or request.target.startswith(SPECIAL):
             self._elsewhere(verdict, request, credential)
@@ -206,7 +208,8 @@ class VisitorConnection(Exchange):
             reason = reason or ("platform" if self._pool is edge.platform else judgement.reason)
         edge.counters.requests[status, reason] += 1
         if request is not None:
-            host, method, path = request.fields.hostname, request.method, request.path
+            host = request.fields.host if self._listener else request.fields.hostname
+            method, path = request.method, request.path
             if path.startswith(SECRET) and path != b"/login/to":
                 path = path[: path.rindex(b"/") + 1] + b"-"
         seconds = time.perf_counter() - self._started

@@ -24,6 +24,8 @@ class Asked:
     """One request's place. `host` is one of ours without port; `request_id` is the edge's, or a fresh one."""
 
     host: str
+    address: str
+    """`host` with the alternate port that the visitor is at, if it is one: where to send them back to."""
     on_vm: bool
     """The host is shaped like a VM's; whether the VM exists plays no part."""
     request_id: str
@@ -36,16 +38,29 @@ async def asked(app: App, scope: Any) -> Asked | None:
         if name in (b"host", b"x-forwarded-host", b"x-request-id"):
             found.setdefault(name, value)
     host = found.get(b"x-forwarded-host") or found.get(b"host", b"")
-    name = host.decode("latin-1").lower().partition(":")[0]
+    address = host.decode("latin-1").lower()
+    name = address.partition(":")[0]
+    if bare(app.config, address) == address:
+        address = name
     given = found.get(b"x-request-id", b"").decode("latin-1")
     request_id = given if _REQUEST_ID.fullmatch(given) else ids.request_id()
     if name == app.config.domain:
-        return Asked(name, False, request_id)
-    return Asked(name, True, request_id) if await serves_vm(app, name) else None
+        return Asked(name, name, False, request_id)
+    return Asked(name, address, True, request_id) if await serves_vm(app, name) else None
+
+
+def bare(config: Config, host: str) -> str:
+    """`host` without the alternate port that it may name; sessions belong to hosts, on all their ports."""
+    name, _, port = host.rpartition(":")
+    return name if len(port) == 4 and port.isdigit() and config.listens_at(int(port)) else host
 
 
 async def serves_vm(app: App, host: str) -> bool:
-    """A host that VMs are signed in on: shaped like one of ours, or a domain that DNS has proven."""
+    """A host that VMs are signed in on: shaped like one of ours, or a domain that DNS has proven.
+
+    It may name an alternate port.
+    """
+    host = bare(app.config, host)
     return is_vm_host(app.config, host) or await domains.serves(app, host)
 
 

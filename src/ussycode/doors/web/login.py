@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.doors.web import cookies
-from ussycode.doors.web.asked import Asked, local_path, same_origin, serves_vm
+from ussycode.doors.web.asked import Asked, bare, local_path, same_origin, serves_vm
 from ussycode.doors.web.pages import Pages
 from ussycode.identity import links
 from ussycode.identity import ops as identity
@@ -76,7 +76,7 @@ class Login:
             return RedirectResponse("/login?" + urlencode({"host": host, "path": path}), 303)
         if not state or len(state) > MAX_STATE:
             return RedirectResponse(await goal(self.app, host, path), 303)
-        code = await links.hand_off(self.app, found[0], host)
+        code = await links.hand_off(self.app, found[0], bare(self.app.config, host))
         query = urlencode({"code": code, "state": state, "redirect": path})
         return RedirectResponse(f"{self.app.config.host_url(host)}__ussycode/session?{query}", 303)
 
@@ -95,7 +95,7 @@ class Login:
 
     def require_own_form(self, request: Request, asked: Asked) -> None:
         """Raises CROSS_SITE when a browser says that another site sent this."""
-        if not same_origin(self.app.config, request, asked.host):
+        if not same_origin(self.app.config, request, asked.address):
             raise CROSS_SITE()
 
     async def wanted(self, request: Request) -> str:

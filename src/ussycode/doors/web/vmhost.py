@@ -28,7 +28,7 @@ class VmHost:
         if not 20 <= len(state) <= 100:
             state = secrets.token(16)
         path = local_path(request.query_params.get("redirect", "/"))
-        query = urlencode({"host": asked.host, "path": path, "state": secrets.digest(state)})
+        query = urlencode({"host": asked.address, "path": path, "state": secrets.digest(state)})
         response = RedirectResponse(f"{self.app.config.host_url(self.app.config.domain)}login/to?{query}", 302)
         cookies.remember(response, cookies.STATE, state)
         return response
