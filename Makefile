@@ -10,7 +10,7 @@ APT_BENCH := wrk
 # A file of tests is run by one process, in the order of the folders: guests first, so that nothing waits at the end.
 TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup setup-front setup-test up test check golden docs bench nightly
+.PHONY: help setup setup-front setup-test up test check golden docs bench nightly fuzz
 help:
 	@echo "make up      set up what is missing and run the platform (needs root; uses sudo)"
 	@echo "make test    set up what tests need and run them all, real VMs included"
@@ -19,6 +19,7 @@ help:
 	@echo "make docs    write the generated pages of docs/reference anew"
 	@echo "make bench   measure against peers and floors on this machine"
 	@echo "make nightly kill the control process at 200 random moments and look for what was lost or left"
+	@echo "make fuzz    look for inputs that break the edge's parsers; SECONDS=600 unless told otherwise"
 	@echo "make setup   only set up; leaves .venv/bin/ussycode"
 	@echo "make setup-front  the same with Caddy, for front = caddy"
 
@@ -64,6 +65,10 @@ docs: setup-test
 bench: setup-test
 	@scripts/apt-install $(APT_RUN) $(APT_TEST) $(APT_BENCH)
 	$(SUDO) $(BIN)/python bench/run.py
+
+fuzz: setup-test
+	$(BIN)/pip install --quiet --require-hashes -r requirements/fuzz.txt
+	nice $(BIN)/python tests/fuzz/run.py $(or $(SECONDS),600) $(ORACLES)
 
 nightly: setup-test
 	$(SUDO) env KILL_POINTS=200 $(BIN)/python -m pytest tests/live/test_kill_points.py

@@ -77,6 +77,13 @@ async def test_a_bad_token_is_refused_the_same_way_everywhere(rig: Rig, name: st
         assert answer.header("www-authenticate").startswith("Bearer")
 
 
+async def test_a_token_of_strange_bytes_is_refused_and_not_waited_for(rig: Rig) -> None:
+    client = await rig.connect(f"demo.{DOMAIN}")
+    await client.send(f"GET / HTTP/1.1\r\nHost: demo.{DOMAIN}\r\n".encode()
+                      + b"X-Ussycode-Authorization: Bearer \xff\r\n\r\n")
+    assert (await client.answer()).status == 401
+
+
 async def test_each_refusal_has_its_sentence(rig: Rig) -> None:
     answer = await get(rig, "demo", {"Authorization": f"Bearer {EXPIRED}"})
     assert json.loads(answer.body)["error"] == "the token has expired"

@@ -27,7 +27,7 @@ LINES = rb"((?:\r\n" + TOKEN + rb"+:" + _VALUE + rb")*)"
 _BLOCK = re.compile(LINES).fullmatch
 _HOST = re.compile(rb"([a-z0-9._-]{1,253}|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?").fullmatch
 _SESSION = re.compile(rb"(?:^|;)[ \t]*__Host-ussycode=([^;]*)").search
-_SESSION_PARTS = re.compile(rb"(?:^|;)[ \t]*__Host-ussycode=[^;]*").sub
+_SESSION_PARTS = re.compile(rb"(?:^|;)[ \t]*__Host-ussycode[ \t]*=[^;]*").sub
 _SECRET = re.compile(rb"[A-Za-z0-9_-]{16,128}").fullmatch
 _PROTOCOL = re.compile(TOKEN + rb"+(?:/" + TOKEN + rb"+)?").fullmatch
 _NO_TUNNEL = (b"h2c", b"h2", b"http", b"tls")
@@ -196,7 +196,8 @@ def _on_authorization(fields: Fields, value: bytes) -> None:
 def _on_own_authorization(fields: Fields, value: bytes) -> None:
     # Ours alone: it wins over the common header, and whatever it holds is taken for a token.
     scheme, _, token = value.partition(b" ")
-    fields.token = token.strip(b" \t")[:MAX_TOKEN] if scheme.lower() == b"bearer" else b"-"
+    shaped = not value or (scheme.lower() == b"bearer" and token.isascii())
+    fields.token = token.strip(b" \t")[:MAX_TOKEN] if shaped else b"-"
 
 
 def _on_length(fields: Fields, value: bytes) -> None:

@@ -1,13 +1,14 @@
 """Fresh request ids without asking the kernel for chance every time."""
 from __future__ import annotations
 
-import base64
 import os
 
 _SIZE = 16
 """Characters of one id, each of a-z2-7: 80 random bits, as in `base.ids`."""
-_BATCH = 1024
-"""Ids made at once."""
+_BATCH = 256
+"""Ids made at once, in some 50 µs."""
+_LETTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8
+"""One letter for each value of a random byte, all equally likely."""
 
 
 class RequestIds:
@@ -19,6 +20,6 @@ class RequestIds:
     def new(self) -> bytes:
         """An id never given before."""
         if not self._ready:
-            block = base64.b32encode(os.urandom(10 * _BATCH)).lower()
+            block = os.urandom(_SIZE * _BATCH).translate(_LETTERS)
             self._ready = [b"req_" + block[at : at + _SIZE] for at in range(0, len(block), _SIZE)]
         return self._ready.pop()
