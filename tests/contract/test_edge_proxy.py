@@ -89,6 +89,7 @@ async def test_a_signed_in_stranger_cannot_tell_them_apart_either(rig: Rig) -> N
         for host in ("secret.localhost", "missing.localhost", "3000--secret.localhost", "3000--missing.localhost"):
             answers.append(await rig.get(host, session=await rig.sign_in(ALICE, host), headers=page))
         assert {a.status for a in answers} == {404} and len({str(a.same()) for a in answers}) == 1
+        assert (b'<a href="/__ussycode/request">' in answers[0].body) == bool(page), "a page says how to be let in"
 
 
 async def test_other_hosts_are_nothing_and_never_the_main_site(rig: Rig) -> None:

@@ -34,7 +34,8 @@ LINES = (
     "share port demo 3000", "share set-public demo", "share set-private demo",
     "share add demo friend@example.org --message hello", "share add demo friend@example.org --root --expires 7d",
     "share add demo friend@example.org --port 3000", "share show demo", "share remove demo friend@example.org --root",
-    "share remove demo friend@example.org", "LINK", "share add-link demo --label meetup --max-uses 5 --expires 2d",
+    "share remove demo friend@example.org", "share requests", "LINK",
+    "share add-link demo --label meetup --max-uses 5 --expires 2d",
     "share show demo", "domain ls", "image ls", "defaults read",
     "defaults write dev.exe new.env EDITOR=vim", "defaults delete dev.exe new.env", f"ssh-key add {KEY}",
     "ssh-key rename laptop desk", "ssh-key tag desk prod", "ssh-key list", "ssh-key generate-api-key --label ci",
@@ -48,7 +49,8 @@ ELSEWHERE = {
     "email primary": "tests/product/test_email.py", "ssh": "tests/product/test_exec_streams.py",
     "export": "tests/product/test_export.py", "domain add": "tests/product/test_domains.py",
     "domain rm": "tests/product/test_domains.py", "passkey rename": "tests/product/test_passkeys.py",
-    "passkey remove": "tests/product/test_passkeys.py",
+    "passkey remove": "tests/product/test_passkeys.py", "share approve": "tests/product/test_requests.py",
+    "share decline": "tests/product/test_requests.py",
     "share access": "tests/product/test_sharing.py",
 }
 """Commands that need more than a line, and where they are run."""

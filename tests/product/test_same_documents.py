@@ -36,6 +36,7 @@ LINES = (
     "share set-public demo", "share set-private demo", "share add demo friend@example.org --message hello",
     "share add demo friend@example.org", "share add demo nosuchone", "share add demo team", "share access allow demo",
     "share show demo", "share remove demo friend@example.org", "share remove demo friend@example.org",
+    "share requests", "share approve demo bob", "share decline demo bob",
     "share remove-link demo link_none", "image ls", "defaults write dev.exe new.env EDITOR=vim",
     "defaults read", "defaults delete dev.exe new.env", f"ssh-key add {KEY}", "ssh-key rename laptop desk",
     "ssh-key tag desk prod", "ssh-key remove desk", "browser --list", "passkey list", "passkey rename a b",

@@ -110,3 +110,21 @@ class LinkAddedDocument(TypedDict):
     port: NotRequired[int]
     expires_at: NotRequired[str]
     max_uses: NotRequired[int]
+
+
+class RequestDocument(TypedDict):
+    """Somebody who asks; without `port` for the primary one."""
+
+    vm_name: str
+    handle: str
+    email: str
+    message: str
+    asked_at: str
+    expires_at: str
+    port: NotRequired[int]
+
+
+class RequestsDocument(TypedDict):
+    """`share requests`, and `share decline`."""
+
+    requests: list[RequestDocument]

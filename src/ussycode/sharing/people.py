@@ -75,25 +75,26 @@ async def add(app: App, permit: Permit, wish: Wish) -> Added:
 
     Raises OWNER, NOBODY, SHELL_PORT, NO_PLACE, TOO_MANY or TOO_MANY_MAILS. In force before it returns.
     """
+    return await app.db.write(lambda tx: share(tx, app, permit, wish))
 
-    def write(tx: Tx) -> Added:
-        vm = here(tx, app, permit)
-        user, address, holder = _person(tx, wish.who)
-        if holder == vm.owner:
-            raise OWNER(who=wish.who, name=vm.name)
-        if wish.level is Level.SHELL and wish.port != PRIMARY:
-            raise SHELL_PORT()
-        places.require(vm.name, wish.port or vm.primary_port, vm.primary_port)
-        known = store.shares_of(tx, vm.vm)
-        old = next((s for s in known if s.port == wish.port and _same(s, user, address, holder)), None)
-        if old is not None and not (old.expires and old.expires <= tx.now):
-            return _change(tx, permit, vm, old, wish)
-        store.delete(tx, [old.id] if old is not None else [])
-        if len(known) >= MAX_SHARES:
-            raise TOO_MANY(name=vm.name, limit=MAX_SHARES)
-        return _insert(tx, app, permit, vm, (user, address), wish)
 
-    return await app.db.write(write)
+def share(tx: Tx, app: App, permit: Permit, wish: Wish) -> Added:
+    """The same within a transaction."""
+    vm = here(tx, app, permit)
+    user, address, holder = _person(tx, wish.who)
+    if holder == vm.owner:
+        raise OWNER(who=wish.who, name=vm.name)
+    if wish.level is Level.SHELL and wish.port != PRIMARY:
+        raise SHELL_PORT()
+    places.require(vm.name, wish.port or vm.primary_port, vm.primary_port)
+    known = store.shares_of(tx, vm.vm)
+    old = next((s for s in known if s.port == wish.port and _same(s, user, address, holder)), None)
+    if old is not None and not (old.expires and old.expires <= tx.now):
+        return _change(tx, permit, vm, old, wish)
+    store.delete(tx, [old.id] if old is not None else [])
+    if len(known) >= MAX_SHARES:
+        raise TOO_MANY(name=vm.name, limit=MAX_SHARES)
+    return _insert(tx, app, permit, vm, (user, address), wish)
 
 
 def _change(tx: Tx, permit: Permit, vm: VmFacts, old: Share, wish: Wish) -> Added:
@@ -113,14 +114,14 @@ def _insert(tx: Tx, app: App, permit: Permit, vm: VmFacts, who: tuple[str, str],
         tx.now,
     )
     store.insert(tx, made)
-    share = next(s for s in store.shares_of(tx, vm.vm) if s.id == made.id)
-    to = share.address or share.email
-    told = {"who": share.name, "port": share.port, "level": share.level.value, "expires": share.expires}
+    kept = next(s for s in store.shares_of(tx, vm.vm) if s.id == made.id)
+    to = kept.address or kept.email
+    told = {"who": kept.name, "port": kept.port, "level": kept.level.value, "expires": kept.expires}
     if to:
         _require_mails(tx, vm.owner)
-        invitation.post(tx, app, permit.caller, vm, share, to, wish.message)
+        invitation.post(tx, app, permit.caller, vm, kept, to, wish.message)
     tx.emit(Event("share.added", permit.actor, vm.vm, told))
-    return Added(share, True, to, vm)
+    return Added(kept, True, to, vm)
 
 
 def _require_mails(tx: Tx, owner: str) -> None:

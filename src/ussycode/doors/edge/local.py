@@ -1,6 +1,7 @@
 """Which reply the edge gives itself when a request goes nowhere, and which paths are the platform's own."""
 from __future__ import annotations
 
+from ussycode.access.facts import Via
 from ussycode.doors.edge import pages
 from ussycode.doors.edge.facts import Judgement, Outcome
 from ussycode.doors.edge.head import Request
@@ -25,6 +26,8 @@ def of_judgement(judgement: Judgement, request: Request, domain: str) -> Local:
         return pages.login(request.target, request.wants_page, request.is_git)
     if judgement.outcome is Outcome.STOPPED and judgement.owner and judgement.vm is not None:
         return pages.stopped(judgement.vm.name, judgement.vm.phase, domain)
+    if judgement.outcome is Outcome.NOWHERE and judgement.caller.via is Via.SESSION:
+        return pages.MAY_ASK
     return _REPLIES[judgement.outcome]
 
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from urllib.parse import quote
 
@@ -22,6 +22,8 @@ class Local:
     retry_after: int = 0
     challenge: bytes = b""
     """Value of WWW-Authenticate."""
+    offer: tuple[str, str] = ("", "")
+    """What the page offers to do, and the path where that is done."""
 
     def render(self, page: bool, extra: bytes, close: bool, to_head: bool) -> bytes:
         """The whole response. `extra` is header lines, each with CRLF."""
@@ -52,7 +54,9 @@ class Local:
 
     def _page(self) -> bytes:
         hint = f"<p>{html.escape(self.hint)}</p>" if self.hint else ""
-        words = _PAGE.format(status=self.status, sentence=html.escape(self.sentence), hint=hint)
+        text, path = self.offer
+        offer = f'<p><a href="{path}">{text}</a></p>' if text else ""
+        words = _PAGE.format(status=self.status, sentence=html.escape(self.sentence), hint=hint, offer=offer)
         return words.encode()
 
 
@@ -60,13 +64,16 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{status}</title><style>body{{font:1.1rem/1.5 system-ui,sans-serif;max-width:34rem;
 margin:18vh auto 0;padding:0 1rem}}
-h1{{font-size:1rem;opacity:.6}}@media(prefers-color-scheme:dark){{body{{background:#16161a;color:#eee}}}}</style></head>
-<body><h1>{status}</h1><p>{sentence}</p>{hint}</body></html>
+h1{{font-size:1rem;opacity:.7}}a{{display:inline-block;padding:.5rem 1rem;border:1px solid;border-radius:.5rem;
+color:inherit}}@media(prefers-color-scheme:dark){{body{{background:#16161a;color:#eee}}}}</style></head>
+<body><h1>{status}</h1><p>{sentence}</p>{hint}{offer}</body></html>
 """
 
 NOT_FOUND = Local(
     404, "", "there is nothing here, or you may not see it", "check the address, or sign in as someone who may",
 )
+MAY_ASK = replace(NOT_FOUND, offer=("Ask for access", "/__ussycode/request"))
+"""What somebody signed in sees where they may not go, whether or not there is anything."""
 CONTROL_DOWN = Local(503, "control_down", "the platform is restarting", "try again in a few seconds", retry_after=5)
 STARTING = Local(503, "no_snapshot", "the platform is starting", "try again in a few seconds", retry_after=2)
 GRACE_OVER = Local(

@@ -20,6 +20,7 @@ from ussycode.doors.ssh.session import Ended, Key, Line, Pasted, Session
 from ussycode.doors.ssh.watch import Watch
 from ussycode.identity import lines
 from ussycode.ports import App, Attach
+from ussycode.sharing import asking
 from ussycode.vms import ops as vms
 from ussycode.vms.model import Vm
 from ussycode.vms.views import WatchView
@@ -207,9 +208,15 @@ class Prompt:
         home = self.lobby.app.config.host_url(self.lobby.app.config.domain)
         await self.screen.say("\n".join((
             f"{paint('ussycode', 'magenta')}  {paint(home, 'dim')}",
-            f"{hello}, {paint(name, 'green')}.", _counts(mine), *_notices(mine),
+            f"{hello}, {paint(name, 'green')}.", _counts(mine), *_notices(mine), *await self._asked(caller),
             f"type {paint('help', 'cyan')} for commands, {paint('exit', 'cyan')} to leave; Tab completes.",
         )))
+
+    async def _asked(self, caller: Caller | None) -> list[str]:
+        found = await asking.waiting(self.lobby.app, caller.user) if caller is not None else []
+        said = [f"{w.handle} asks to open {w.vm_name}: share approve {w.vm_name} {w.handle}" for w in found]
+        more = [f"and {len(found) - MAX_NOTICES} more ask; share requests lists them"] if said[MAX_NOTICES:] else []
+        return said[:MAX_NOTICES] + more
 
     def _tab(self, line: str, pos: int) -> tuple[str, int] | bool:
         # Called by the editor: what is raised here would end the whole connection.

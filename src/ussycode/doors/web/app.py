@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ussycode.base.errors import INTERNAL, Failure
 from ussycode.doors.web.asked import Asked, asked, wants_page
+from ussycode.doors.web.asking import Answering, Asking
 from ussycode.doors.web.bymail import ByMail
 from ussycode.doors.web.dashboard import Dashboard
 from ussycode.doors.web.exec import RUN_SECONDS, ExecDoor, json_response, refusal
@@ -56,7 +57,7 @@ class Web:
 
     def _base_routes(self, login: Login, dashboard: Dashboard) -> Routes:
         manual, mail = ManualPages(self._home, self._app.config), ByMail(self._app, self._pages, login)
-        passkeys = Passkeys(self._app, self._pages, login)
+        passkeys, answering = Passkeys(self._app, self._pages, login), Answering(self._app, self._pages, login)
         return Routes(
             {
                 "/": {"GET": dashboard.home}, "/dashboard/vms": {"GET": dashboard.rows},
@@ -67,6 +68,8 @@ class Web:
                 "/passkeys": {"GET": passkeys.page}, "/passkeys/begin": {"POST": passkeys.begin},
                 "/passkeys/finish": {"POST": passkeys.finish}, "/passkeys/rename": {"POST": passkeys.rename},
                 "/passkeys/remove": {"POST": passkeys.remove},
+                "/requests": {"GET": answering.page}, "/requests/approve": {"POST": answering.approve},
+                "/requests/decline": {"POST": answering.decline},
                 "/logout": {"GET": login.ask_leave, "POST": login.leave}, "/healthz": {"GET": self._healthy},
                 "/docs": {"GET": manual.index}, "/docs.md": {"GET": manual.index}, "/llms.txt": {"GET": manual.llms},
                 "/.well-known/jwks.json": {"GET": self._keys},
@@ -82,12 +85,13 @@ class Web:
 
     def _vm_routes(self, login: Login, vm: VmHost) -> Routes:
         leave = {"GET": login.ask_leave, "POST": login.leave}
-        shared = Redeeming(self._app, self._pages, login)
+        shared, asking = Redeeming(self._app, self._pages, login), Asking(self._app, self._pages, login)
         return Routes(
             {
                 "/__ussycode/login": {"GET": vm.begin}, "/__exe.dev/login": {"GET": vm.begin},
                 "/__ussycode/session": {"GET": vm.finish}, "/__ussycode/jwks.json": {"GET": self._keys},
                 "/__ussycode/logout": leave, "/__exe.dev/logout": leave,
+                "/__ussycode/request": {"GET": asking.offer, "POST": asking.ask},
             },
             {STATIC: {"GET": self._static}, SHARE: {"GET": shared.ask, "POST": shared.accept}},
         )

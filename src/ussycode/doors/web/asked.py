@@ -72,6 +72,15 @@ def is_vm_host(config: Config, host: str) -> bool:
     return bool(dot) and rest == config.domain and VM_NAME.fullmatch(name) is not None and "--" not in name
 
 
+def name_and_port(config: Config, host: str) -> tuple[str, int]:
+    """VM name and port that a host of ours means, 0 for the primary port; no name for a domain of an owner's."""
+    if not is_vm_host(config, host):
+        return "", 0
+    label = host.partition(".")[0]
+    ported = _PORTED.fullmatch(label)
+    return (ported[2], int(ported[1])) if ported else (label, 0)
+
+
 def local_path(path: str) -> str:
     """`path` when it stays on its host, else `/`: one leading slash, no backslash, no control characters."""
     if not path.startswith("/") or path.startswith("//") or "\\" in path or len(path) > MAX_PATH:

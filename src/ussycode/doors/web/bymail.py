@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 
 from ussycode.base.errors import Failure
 from ussycode.doors.web import body, cookies
-from ussycode.doors.web.asked import Asked, serves_vm
+from ussycode.doors.web.asked import Asked, local_path, serves_vm
 from ussycode.doors.web.login import MAX_CODE, Login, goal
 from ussycode.doors.web.pages import Pages
 from ussycode.identity import emails
@@ -30,7 +30,7 @@ class ByMail:
         form = await body.form(request)
         host = form.get("host", "")
         host = host if await serves_vm(self.app, host) else ""
-        where = await goal(self.app, host, form.get("path", "/")) if host else "/"
+        where = await goal(self.app, host, form.get("path", "/")) if host else local_path(form.get("next", "/"))
         pending = await emails.begin_sign_in(self.app, form.get("email", ""), where, host)
         return self._code_page(pending.id, pending.address, host)
 

@@ -15,6 +15,7 @@ from ussycode.doors.web.pages import Pages
 from ussycode.identity.model import User
 from ussycode.identity.ops import caller_of
 from ussycode.ports import App
+from ussycode.sharing import asking
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,10 @@ class Dashboard:
             return self.pages.page("front.html")
         _, user = found
         vms = await self._vms(user, asked)
-        return self.pages.page("dashboard.html", handle=user.handle, role=user.role.value, vms=vms)
+        asked_for = await asking.waiting(self.app, user.id)
+        return self.pages.page(
+            "dashboard.html", handle=user.handle, role=user.role.value, vms=vms, requests=asked_for
+        )
 
     async def rows(self, request: Request, asked: Asked) -> Response:
         """`GET /dashboard/vms`: only the list, for the page that refreshes itself."""

@@ -38,15 +38,20 @@ class Login:
         return await identity.session_of(self.app, cookie, asked.host) if cookie else None
 
     async def explain(self, request: Request, asked: Asked) -> Response:
-        """`GET /login`: the command that makes a link; goes on at once for who is signed in."""
-        where = await goal(self.app, request.query_params.get("host", ""), request.query_params.get("path", ""))
-        if await self.current(request, asked) is not None:
-            return RedirectResponse(where, 303)
+        """`GET /login`: the command that makes a link; goes on at once for who is signed in.
+
+        The query says where to: `host` and `path`, or `next` for a page of the base domain.
+        """
         host = request.query_params.get("host", "")
         shown = host if await serves_vm(self.app, host) else ""
-        made = self.pages.page("login.html", host=shown, path=_path(request, "path"))
+        path, after = _path(request, "path"), _path(request, "next")
+        if await self.current(request, asked) is not None:
+            return RedirectResponse(await goal(self.app, shown, path) if shown else after, 303)
+        made = self.pages.page("login.html", host=shown, path=path, next=after)
         if shown:
-            cookies.remember(made, cookies.NEXT, urlencode({"host": shown, "path": _path(request, "path")}))
+            cookies.remember(made, cookies.NEXT, urlencode({"host": shown, "path": path}))
+        elif after != "/":
+            cookies.remember(made, cookies.NEXT, urlencode({"next": after}))
         return made
 
     async def confirm(self, request: Request, asked: Asked, code: str) -> Response:
@@ -106,6 +111,8 @@ class Login:
         if "next" in query:
             return local_path(query["next"])
         kept = parse_qs(request.cookies.get(cookies.NEXT, "")[:4096])
+        if "next" in kept:
+            return local_path(kept["next"][0])
         return await goal(self.app, kept.get("host", [""])[0], kept.get("path", ["/"])[0])
 
 
