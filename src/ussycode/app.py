@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -46,10 +47,11 @@ from ussycode.runtime.drivers.container.driver import ContainerDriver
 from ussycode.runtime.drivers.fake import FakeDriver
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
 from ussycode.runtime.drivers.qemu.templates import Limits
-from ussycode.runtime.export import NOT_EXPORTED, Export
+from ussycode.runtime.export import NOT_EXPORTED, Export, Form
 from ussycode.runtime.images.pull import Pull, Puller
 from ussycode.runtime.images.registry import Registries
 from ussycode.runtime.images.store import Image, ImageStore
+from ussycode.runtime.images.uploads import Upload, Uploads
 from ussycode.runtime.instance import Instance, load
 from ussycode.runtime.net import facing
 from ussycode.runtime.privileged.container_client import ContainerClient
@@ -88,6 +90,7 @@ class StoredImages:
 
     store: ImageStore
     puller: Puller
+    uploads: Uploads
 
     def names(self) -> Sequence[str]:
         """Names that are ready to boot."""
@@ -112,6 +115,10 @@ class StoredImages:
         """The image, downloaded unless it is here."""
         return await self.puller.pull(wanted, show)
 
+    async def take_in(self, upload: Upload, show: Callable[[str], Awaitable[None]]) -> Image:
+        """An image of what is sent."""
+        return await self.uploads.take(upload, show)
+
     async def forget(self, image: str) -> None:
         """Remove a pulled image."""
         await asyncio.to_thread(self.store.forget, image)
@@ -126,6 +133,8 @@ class NamedImages:
     """Images of the fake runtime: names without disks."""
 
     ready: tuple[str, ...]
+    taken: dict[str, Image] = field(default_factory=dict)
+    """What was uploaded, by name: what is in it is not looked at."""
 
     def names(self) -> Sequence[str]:
         """The names."""
@@ -139,12 +148,23 @@ class NamedImages:
         """The default image's port."""
         return 8000
 
-    def find(self, image: str) -> None:
-        """There are no disks to tell of."""
+    def find(self, image: str) -> Image | None:
+        """There are no disks to tell of, but of those that were uploaded."""
+        return self.taken.get(image)
 
     async def pull(self, wanted: Pull, show: Callable[[str], Awaitable[None]]) -> Image:
         """Refused: there is no registry either."""
         raise vms.NO_SUCH_IMAGE(image=wanted.reference.repository.removeprefix("library/"), ready=", ".join(self.ready))
+
+    async def take_in(self, upload: Upload, show: Callable[[str], Awaitable[None]]) -> Image:
+        """An image that counts as large as what was sent."""
+        hasher, size = hashlib.sha256(), 0
+        async for chunk in upload.chunks:
+            hasher.update(chunk)
+            size += len(chunk)
+        name = f"{upload.reference}@sha256:{hasher.hexdigest()}#{upload.owner}"
+        self.taken[name] = Image(name, name, Path("/nonexistent"), "root", "tiny", size, 0.0, 0, 8000, {}, "")
+        return self.taken[name]
 
     async def forget(self, image: str) -> None:
         """Nothing to remove."""
@@ -167,7 +187,7 @@ class NoGuests:
     async def sample(self, vm: str) -> None:
         """Nothing."""
 
-    async def export(self, vm: str) -> Export:
+    async def export(self, vm: str, form: Form) -> Export:
         """Refused: there is no disk."""
         raise NOT_EXPORTED(what="VM without a disk")
 
@@ -197,7 +217,7 @@ def node(config: Config, accel: str) -> Node:
     if config.containers:
         boxes = ContainerDriver(instance, store, helper, clock, config.boot_timeout)
     driver = Both(vms, boxes)
-    return Node(driver, driver, StoredImages(store, puller))
+    return Node(driver, driver, StoredImages(store, puller, Uploads(store, SystemClock())))
 
 
 def _instance(config: Config) -> Instance:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -11,18 +11,21 @@ from ussycode.access.decide import Permit
 from ussycode.access.facts import Caller
 from ussycode.base.clock import Clock
 from ussycode.base.db import Database
+from ussycode.base.errors import ErrorCode, Kind
 from ussycode.base.events import Event
 from ussycode.base.telemetry import Telemetry
 from ussycode.config import Config
 from ussycode.runtime.driver import Sample
-from ussycode.runtime.export import Export
+from ussycode.runtime.export import Export, Form
 from ussycode.runtime.guest.execs import ExecSpec, ExecStream
 from ussycode.runtime.guest.listeners import Listener
 from ussycode.runtime.guest.streams import Stream
 from ussycode.runtime.images.pull import Pull
 from ussycode.runtime.images.store import Image
+from ussycode.runtime.images.uploads import Upload
 
 T = TypeVar("T")
+CUT_OFF = ErrorCode("import.cut_off", Kind.BAD_REQUEST, "the file did not come whole: the connection ended before it")
 MAX_USES = 100_000
 """Keys and tokens whose use is noted between two writes; of further ones the time is not kept."""
 
@@ -51,7 +54,7 @@ class NodeLink(Protocol):
         ...
 
 
-    async def export(self, vm: str) -> Export:
+    async def export(self, vm: str, form: Form) -> Export:
         """A VM's disk, as it is now, as a file."""
         ...
 
@@ -81,6 +84,10 @@ class ImageCatalog(Protocol):
 
     async def pull(self, wanted: Pull, show: Callable[[str], Awaitable[None]]) -> Image:
         """Bring an image from its registry, or find it here. Raises a declared Failure."""
+        ...
+
+    async def take_in(self, upload: Upload, show: Callable[[str], Awaitable[None]]) -> Image:
+        """Make a private image of a file that is sent. Raises a declared Failure."""
         ...
 
     async def forget(self, image: str) -> None:
@@ -186,6 +193,10 @@ class Talk(Protocol):
         """What to do when the person in front presses Ctrl-C; a command that never says so goes on without them."""
         ...
 
+    def incoming(self) -> AsyncIterator[bytes] | None:
+        """What is piped in, as it arrives; None where nothing can be. Raises CUT_OFF when its sender left."""
+        ...
+
 
 class Silent:
     """Nobody listens: `/exec`, the dashboard, pipes without input."""
@@ -201,6 +212,10 @@ class Silent:
 
     def undone_by(self, undo: Undo) -> None:
         """Nobody can press a key."""
+
+    def incoming(self) -> AsyncIterator[bytes] | None:
+        """No input."""
+        return None
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ussycode.identity import ops as identity
 from ussycode.identity.keys import PublicKey, read_public_key
 from ussycode.ports import App
 from ussycode.runtime.drivers.fake import FakeDriver
-from ussycode.runtime.export import Export, empty
+from ussycode.runtime.export import Export, Form, empty
 from ussycode.runtime.guest.streams import GuestAddress
 
 SECONDS = 20.0
@@ -56,7 +56,7 @@ class OneGuest:
     async def sample(self, vm: str) -> None:
         return None
 
-    async def export(self, vm: str) -> Export:
+    async def export(self, vm: str, form: Form) -> Export:
         return empty(5)
 
 

@@ -29,8 +29,8 @@ from ussycode.tokens.verify import TokenVerifier
 
 HOME = "https://localhost:8443"
 ALL = json.dumps({"cmds": [
-    "help", "ls", "new", "rm", "whoami", "ssh", "export", "restart", "rename", "ssh-key list", "ssh-key remove",
-    "browser",
+    "help", "ls", "new", "rm", "whoami", "ssh", "export", "import", "restart", "rename", "ssh-key list",
+    "ssh-key remove", "browser",
 ]})
 
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.runtime.driver import Sample, VmId
-from ussycode.runtime.export import Export
+from ussycode.runtime.export import Export, Form
 from ussycode.runtime.guest import execs, listeners, streams
 from ussycode.runtime.guest.execs import ExecSpec, ExecStream
 from ussycode.runtime.guest.listeners import Listener
@@ -32,7 +32,7 @@ class Guests(Protocol):
         """What it uses now."""
         ...
 
-    async def export(self, vm: VmId) -> Export:
+    async def export(self, vm: VmId, form: Form) -> Export:
         """Its disk as a file."""
         ...
 
@@ -76,9 +76,9 @@ class LocalLink:
         """What the VM uses now; None when it does not run."""
         return await self._guests.sample(vm)
 
-    async def export(self, vm: VmId) -> Export:
+    async def export(self, vm: VmId, form: Form) -> Export:
         """The VM's disk as a file. Raises what the driver raises."""
-        return await self._guests.export(vm)
+        return await self._guests.export(vm, form)
 
     def console(self, vm: VmId) -> str:
         """The last console lines of the VM."""

@@ -12,6 +12,7 @@ from ussycode.vms import (
     account_commands,
     advice_commands,
     image_commands,
+    import_commands,
     keep_commands,
     lifecycle_commands,
     new_commands,
@@ -20,7 +21,7 @@ from ussycode.vms import commands as vms
 
 TREE: Tree = Tree.of(
     ("VMs", (*new_commands.ALL, *vms.ALL, *lifecycle_commands.ALL)),
-    ("Kept", keep_commands.ALL),
+    ("Kept", (*keep_commands.ALL, *import_commands.ALL)),
     ("Images", image_commands.ALL),
     ("Sharing", (*sharing.ALL, *people_commands.ALL, *asking_commands.ALL, *domains.ALL)),
     ("You", (*identity.ALL, *credentials.ALL, *account_commands.ALL, *advice_commands.ALL)),

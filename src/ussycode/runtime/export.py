@@ -2,34 +2,66 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import enum
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ussycode.base.errors import ErrorCode, Kind
-from ussycode.runtime.qcow2.reader import open_layer, open_raw, runs
-from ussycode.runtime.qcow2.writer import Drawn, draw
+import msgspec
 
+from ussycode.base.errors import ErrorCode, Kind
+from ussycode.runtime.images import pack, walled
+from ussycode.runtime.images.ext4_reader import BAD_FS
+from ussycode.runtime.qcow2.layout import MAX_NOTE
+from ussycode.runtime.qcow2.reader import Layer, Raw, open_layer, open_raw, runs
+from ussycode.runtime.qcow2.writer import CHUNK, draw
+
+Config = Mapping[str, object]
+"""An image's configuration, in OCI's words."""
+_HEAD = 64 << 10
+"""Bytes of a packing process's first line."""
 NOT_EXPORTED = ErrorCode(
     "export.not_here", Kind.CONFLICT, "the disk of a {what} cannot be exported", hint="copy its files: scp -r demo: ."
 )
 
 
+class Form(enum.StrEnum):
+    """What an exported disk is sent as. `OCI` and `TAR` hold its files, `QCOW2` the disk itself."""
+
+    QCOW2 = "qcow2"
+    OCI = "oci"
+    TAR = "tar"
+
+    @property
+    def ending(self) -> str:
+        """What the name of such a file ends with."""
+        return ".oci.tar" if self is Form.OCI else f".{self}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A disk: sealed `layers`, from the top down, above `image` unless they need none; `size` in bytes."""
+
+    layers: Sequence[Path]
+    image: Path
+    size: int
+
+
 class Export:
     """A file that is not there but as it is sent. `size` in bytes. To be closed, whether it was sent or not."""
 
-    def __init__(self, drawn: Drawn, close: Callable[[], None]) -> None:
-        self._drawn, self._close = drawn, close
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return self._drawn.size
+    def __init__(self, size: int, pieces: Callable[[], Iterator[bytes]], close: Callable[[], None]) -> None:
+        self.size, self._begin, self._close = size, pieces, close
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The file, once. Raises OSError."""
-        pieces: Iterator[bytes] = self._drawn.stream()
+        pieces = self._begin()
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             yield piece
 
@@ -44,22 +76,85 @@ class Export:
         self.close()
 
 
-def of_disk(layers: Sequence[Path], image: Path, size: int) -> Export:
-    """The export of sealed `layers`, from the top down, above `image` unless they need none. Blocks.
+def of_disk(disk: Source, config: Config) -> Export:
+    """The export of a disk. Blocks.
 
-    All files are open when it returns, so that they may be merged or removed. Raises BAD_DISK or OSError.
+    `config` says in the file how its VM is run. All files are open when it returns, so that they may be merged or
+    removed. Raises BAD_DISK or OSError.
     """
     with ExitStack() as held:
-        sources = [open_layer(path) for path in layers]
-        for source in sources:
-            held.callback(source.close)
-        below = [open_raw(image)] if not sources or sources[-1].header.backing else []
-        for base in below:
-            held.callback(base.close)
-        drawn = draw(list(runs([*sources, *below], size)), size)
-        return Export(drawn, held.pop_all().close)
+        sources, below = _open(disk, held)
+        drawn = draw(list(runs([*sources, *below], disk.size)), disk.size, note=_note(config))
+        return Export(drawn.size, drawn.stream, held.pop_all().close)
+
+
+def _open(disk: Source, held: ExitStack) -> tuple[list[Layer], list[Raw]]:
+    sources = [open_layer(path) for path in disk.layers]
+    for source in sources:
+        held.callback(source.close)
+    below = [open_raw(disk.image)] if not sources or sources[-1].header.backing else []
+    for base in below:
+        held.callback(base.close)
+    return sources, below
+
+
+def _note(config: Config) -> bytes:
+    made = json.dumps(config).encode()
+    return made if len(made) < MAX_NOTE else b""
+
+
+@dataclass
+class Packing:
+    """A process that turns a disk's files into an archive. To be closed, unless it became an Export."""
+
+    process: subprocess.Popen[bytes]
+    work: Path
+
+    def export(self) -> Export:
+        """What it sends, once it has looked at everything. Blocks. Raises BAD_FS."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline(_HEAD)
+        try:
+            head = msgspec.json.decode(line, type=pack.Head)
+        except msgspec.DecodeError:
+            said = (self.work / "log").read_text(errors="replace")[-2000:]
+            raise BAD_FS(why="reading it took more than is allowed").because(said) from None
+        if head.failure:
+            raise BAD_FS(why=head.failure)
+        return Export(head.size, lambda: self._sent(head.size), self.close)
+
+    def _sent(self, left: int) -> Iterator[bytes]:
+        assert self.process.stdout is not None
+        while left:
+            piece = self.process.stdout.read1(min(left, CHUNK))  # type: ignore[attr-defined]
+            if not piece:
+                raise OSError("the process that reads the disk ended")
+            left -= len(piece)
+            yield piece
+
+    def close(self) -> None:
+        """End it. Idempotent."""
+        walled.end(self.process)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def begin_packing(form: Form, disk: Source, config: Config) -> Packing:
+    """The same disk's files on their way into an archive. Blocks shortly; then the files may be merged or removed."""
+    with ExitStack() as held:
+        sources, below = _open(disk, held)
+        fds = [*(source.handle for source in sources), *(base.handle for base in below)]
+        job = pack.Job(
+            tuple(fds[:len(sources)]), fds[-1] if below else -1, disk.size,
+            json.dumps(config) if form is Form.OCI else "",
+        )
+        work = Path(tempfile.mkdtemp(prefix="ussycode-export-"))
+        (work / "job").write_bytes(msgspec.json.encode(job))
+        return Packing(walled.start("pack", work, fds=fds, stdout=subprocess.PIPE), work)
 
 
 def empty(gib: int) -> Export:
     """A disk on which nothing was ever written."""
-    return Export(draw([], gib << 30), lambda: None)
+    drawn = draw([], gib << 30)
+    return Export(drawn.size, drawn.stream, lambda: None)

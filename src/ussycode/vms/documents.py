@@ -68,6 +68,12 @@ class NewDocument(TypedDict):
     error: NotRequired[str]
 
 
+class ImportDocument(NewDocument):
+    """`import`; `image` is what the file is kept as."""
+
+    image: str
+
+
 class CopyDocument(TypedDict):
     """`cp`."""
 

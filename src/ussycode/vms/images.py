@@ -28,16 +28,19 @@ async def pull(app: App, permit: Permit, text: str, credentials: Credentials | N
     """Bring an image from its registry; its tag is asked for anew. Raises what `Puller.pull` does."""
     wanted = Pull(parse(text), permit.actor, credentials)
     image = await app.images.pull(wanted, show)
-    private = credentials is not None
+    await keep(app, permit, image, str(wanted.reference), private=credentials is not None)
+    return image
 
-    def keep(tx: Tx) -> frozenset[str]:
-        made = PulledImage(image.name, permit.actor, str(wanted.reference), private, image.size, tx.now)
-        image_store.put(tx, made)
+
+async def keep(app: App, permit: Permit, image: Image, reference: str, *, private: bool) -> None:
+    """Note that the caller has an image, and let others go for which there is no room."""
+
+    def note(tx: Tx) -> frozenset[str]:
+        image_store.put(tx, PulledImage(image.name, permit.actor, reference, private, image.size, tx.now))
         tx.emit(Event("image.pulled", permit.actor, shown(image.name), {"private": private}))
         return image_store.in_use(tx)
 
-    await _evict(app, await app.db.write(keep) | {image.name})
-    return image
+    await _evict(app, await app.db.write(note) | {image.name})
 
 
 async def _evict(app: App, in_use: frozenset[str]) -> None:

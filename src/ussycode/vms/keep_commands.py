@@ -9,6 +9,7 @@ from ussycode.base.clock import rfc3339
 from ussycode.cmdline.render import Style, table
 from ussycode.cmdline.spec import ACCOUNT, command, flag, vm, word
 from ussycode.ports import Ctx, Download
+from ussycode.runtime.export import Form
 from ussycode.vms import ops, snapshots, trash
 from ussycode.vms.commands import OneVm, target
 from ussycode.vms.documents import SnapshotsDocument, TrashDocument
@@ -183,14 +184,35 @@ async def trash_empty(ctx: Ctx, a: Empty) -> TrashView:
     return TrashView((), f"deleted {', '.join(v.trash_name for v in gone) or 'nothing'}")
 
 
-@command("export", needs=Action.VM_COPY, on=vm("vm"), examples=("export demo > demo.qcow2",))
-async def export(ctx: Ctx, a: OneVm) -> Download:
+def export_form(text: str) -> str:
+    """What an exported disk is sent as."""
+    if text not in list(Form):
+        raise ValueError(f"say {', '.join(Form)}")
+    return text
+
+
+@dataclass(frozen=True)
+class ExportArgs:
+    """Arguments of `export`."""
+
+    vm: str = word(target, help="the VM", complete="vm")
+    format: str = flag(export_form, help="qcow2; or oci or tar, its files alone", default="qcow2",
+                       complete="qcow2|oci|tar")
+
+
+@command("export", needs=Action.VM_COPY, on=vm("vm"),
+         examples=("export demo > demo.qcow2", "export demo --format oci > demo.oci.tar"))
+async def export(ctx: Ctx, a: ExportArgs) -> Download:
     """Download a VM's disk as it is now, as a qcow2 file that any QEMU opens; a running VM halts for a moment.
 
-    Redirect it: ssh HOST export demo > demo.qcow2. Over /exec it is the body of the answer.
+    Redirect it: ssh HOST export demo > demo.qcow2. Over /exec it is the body of the answer. As oci it is an image
+    that container tools load, with the VM's command, environment and port; as tar it is the files. import takes all
+    three.
     """
     found = await ctx.app.db.read(lambda tx: ops.of(tx, ctx.permit))
-    return Download(f"{found.name}.qcow2", await ctx.app.link.export(found.id))
+    await ctx.talk.progress(f"reading {found.name}")
+    form = Form(a.format)
+    return Download(found.name + form.ending, await ctx.app.link.export(found.id, form))
 
 
 ALL = (export, create, ls, rm, restore, schedule, trash_ls, trash_restore, trash_empty)

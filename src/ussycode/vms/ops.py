@@ -34,6 +34,10 @@ NO_SUCH_VM = ErrorCode("vm.unknown", Kind.NOT_FOUND, "no VM named {name}", hint=
 NO_SUCH_IMAGE = ErrorCode(
     "image.unknown", Kind.NOT_FOUND, "there is no image named {image}", hint="ready images: {ready}"
 )
+FOREIGN_DISK = ErrorCode(
+    "vm.foreign_disk", Kind.CONFLICT, "a disk that was uploaded boots in VMs only: the host's kernel must not mount it",
+    hint="leave --isolation out, or import its files as a tar",
+)
 HOST_FULL = ErrorCode("vm.host_full", Kind.UNAVAILABLE, "no address is left for another VM", hint="remove a VM")
 NOT_UP = ErrorCode("vm.not_up", Kind.UNAVAILABLE, "VM {name} did not come up: {why}", hint="try: restart {name}")
 SLOW = ErrorCode(
@@ -89,7 +93,10 @@ async def create(app: App, permit: Permit, spec: Spec, talk: Talk) -> Vm:
     _require_env(spec.env)
     if spec.isolation is Isolation.CONTAINER and not app.config.containers:
         raise NOT_ENABLED()
-    if spec.image not in app.images.names() and app.images.find(spec.image) is None:
+    image = app.images.find(spec.image)
+    if image is not None and image.foreign and spec.isolation is Isolation.CONTAINER:
+        raise FOREIGN_DISK()
+    if spec.image not in app.images.names() and image is None:
         raise NO_SUCH_IMAGE(image=spec.image, ready=", ".join(app.images.names()) or "none; run ussycode image build")
     vm = await app.db.write(lambda tx: reserve(tx, permit, spec))
     app.nudge()

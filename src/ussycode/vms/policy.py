@@ -107,6 +107,12 @@ def lacks_disk(role: Role, usage: Usage, gib: int) -> bool:
     return limit is not None and usage.disk_gib + gib > limit
 
 
+def disk_left(role: Role, usage: Usage) -> int | None:
+    """GiB of disk that the quota still gives; None without one."""
+    limit = LIMITS[role].disk_gib
+    return None if limit is None else max(0, limit - usage.disk_gib)
+
+
 def _require_disk(role: Role, usage: Usage, gib: int) -> None:
     if lacks_disk(role, usage, gib):
         raise QUOTA_DISK(wanted=gib, limit=LIMITS[role].disk_gib, used=usage.disk_gib)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from ussycode.base.errors import Failure
 from ussycode.cmdline.render import Style, failure_text
 from ussycode.doors.ssh.session import Key, Pasted, Session
-from ussycode.ports import Undo
+from ussycode.ports import CUT_OFF, Undo
 
 QUIET_SECONDS = 0.5
 """How long a command may take before a progress line appears."""
@@ -97,6 +97,16 @@ class Screen:
         if isinstance(line, Pasted):
             return "\n".join(line.lines).encode()[:limit]
         return b"" if isinstance(line, Key) else line.text.encode()[:limit]
+
+    def incoming(self) -> AsyncIterator[bytes] | None:
+        """What the client's standard input holds, as it comes; None for somebody at a terminal."""
+        return None if self.tty else self._pieces()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        while piece := await self.session.read():
+            yield piece
+        if self.session.gone:
+            raise CUT_OFF()
 
     @asynccontextmanager
     async def waiting(self, text: str) -> AsyncIterator[None]:

@@ -79,7 +79,7 @@ class Web:
                 "/login/": {"GET": login.confirm, "POST": login.consume}, STATIC: {"GET": self._static},
                 "/login/mail/": {"GET": mail.confirm, "POST": mail.consume},
                 "/email/": {"GET": mail.ask_verify, "POST": mail.verify}, "/docs/": {"GET": manual.page},
-                "/docs/login/": {"GET": manual.sample},
+                "/docs/login/": {"GET": manual.sample}, "/import/": {"PUT": self._exec.upload},
             },
         )
 

@@ -19,6 +19,7 @@ from ussycode.dispatch import Call, Outcome, run
 from ussycode.doors.web import body
 from ussycode.doors.web.asked import Asked
 from ussycode.doors.web.download import Sent
+from ussycode.doors.web.piped import Piped
 from ussycode.doors.web.stream import NOT_REACHED, attach, release
 from ussycode.ports import App
 from ussycode.tokens.rate import Buckets
@@ -74,6 +75,24 @@ class ExecDoor:
             return Sent(outcome.download, self._by_key, caller.key)
         if outcome.failure is not None:
             return refusal(outcome.failure, asked.request_id, rich)
+        assert outcome.view is not None
+        return json_response(outcome.view.document())
+
+    async def upload(self, request: Request, asked: Asked, name: str) -> Response:
+        """`PUT /import/NAME?OPTION=VALUE`: the command `import` with the body as what is piped into it."""
+        try:
+            caller = await self.tokens.verify(bearer(request))
+            self._require_rate(caller.key)
+            options = [f"--{key}={value}" if value else f"--{key}" for key, value in request.query_params.multi_items()]
+            talk = Piped(request)
+            call = Call(caller, ("import", name, *options), "exec", json=True, talk=talk, request_id=asked.request_id)
+            task = asyncio.create_task(run(self.app, call))
+            self._count(task, caller)
+            outcome = await asyncio.shield(task)
+        except Failure as failure:
+            return refusal(failure, asked.request_id)
+        if outcome.failure is not None:
+            return refusal(outcome.failure, asked.request_id)
         assert outcome.view is not None
         return json_response(outcome.view.document())
 

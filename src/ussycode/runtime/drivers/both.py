@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ussycode.runtime.driver import Driver, Isolation, Sample, Seen, VmId, Want
-from ussycode.runtime.export import Export
+from ussycode.runtime.export import Export, Form
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.isolation import NOT_ENABLED
 
@@ -35,7 +35,7 @@ class NodeDriver(Driver, Protocol):
         """The last console lines."""
         ...
 
-    async def export(self, vm: VmId) -> Export:
+    async def export(self, vm: VmId, form: Form) -> Export:
         """Its disk as a file."""
         ...
 
@@ -118,9 +118,9 @@ class Both:
         """The last console lines."""
         return self._of(vm).console(vm)
 
-    async def export(self, vm: VmId) -> Export:
+    async def export(self, vm: VmId, form: Form) -> Export:
         """Raises what the VM's driver raises."""
-        return await self._of(vm).export(vm)
+        return await self._of(vm).export(vm, form)
 
     def _for(self, want: Want) -> NodeDriver:
         if want.isolation is Isolation.CONTAINER:
@@ -166,7 +166,7 @@ class NoContainers:
         """None."""
         return None
 
-    async def export(self, vm: VmId) -> Export:
+    async def export(self, vm: VmId, form: Form) -> Export:
         """Raises NOT_ENABLED."""
         raise NOT_ENABLED()
 

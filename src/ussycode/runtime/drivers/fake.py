@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ussycode.runtime.disks import NO_ROOM, SPARE_MIB
 from ussycode.runtime.driver import Phase, Sample, Seen, Snapshot, VmId, Want
-from ussycode.runtime.export import Export, empty
+from ussycode.runtime.export import Export, Form, empty
 from ussycode.runtime.guest.streams import GuestAddress
 
 
@@ -91,7 +91,7 @@ class FakeDriver:
             return None
         return self.figures
 
-    async def export(self, vm: VmId) -> Export:
+    async def export(self, vm: VmId, form: Form) -> Export:
         """An empty disk."""
         return empty(self.vms[vm].disk_gib)
 

@@ -113,7 +113,7 @@ def _write_sparsely(file: IO[bytes], chunk: bytes) -> None:
 def read_layer(path: Path, blobs: Blobs, budget: Budget, diff_id: str = "") -> list[Entry]:
     """Members of a layer in order. Raises BAD_LAYER, also when the unpacked bytes have not the digest `diff_id`."""
     found: list[Entry] = []
-    with _unpacked(path) as source:
+    with opened(path) as source:
         counted = _Counted(source, budget)
         try:
             with tarfile.open(fileobj=counted, mode="r|", errorlevel=1) as tar:  # type: ignore[call-overload]
@@ -131,7 +131,8 @@ def read_layer(path: Path, blobs: Blobs, budget: Budget, diff_id: str = "") -> l
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked when it is packed by gzip or zstd."""
     with path.open("rb", buffering=0) as file:
         magic = file.read(4)
         file.seek(0)
@@ -152,8 +153,7 @@ def _zstd(file: IO[bytes]) -> Iterator[IO[bytes]]:
         assert process.stdout is not None
         try:
             yield process.stdout
-            process.stdout.read(1)
-            if process.wait():
+            if not process.stdout.read(1) and process.wait():  # a reader that wants no more leaves the rest
                 raise BAD_LAYER(why="it is damaged (zstd)")
         finally:
             process.kill()

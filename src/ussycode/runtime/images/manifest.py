@@ -122,6 +122,9 @@ def read_manifest(name: str, digest: str, data: bytes) -> Manifest | str:
 
 
 def _ours(name: str, entries: list[Descriptor]) -> str:
+    """Tools that write a single image to a file leave out what it is made for; its configuration says so too."""
+    if len(entries) == 1 and entries[0].platform == Platform() and DIGEST.fullmatch(entries[0].digest):
+        return entries[0].digest
     for entry in entries:
         if (entry.platform.os, entry.platform.architecture) == ("linux", "amd64") and DIGEST.fullmatch(entry.digest):
             return entry.digest
@@ -164,6 +167,15 @@ def _runs(name: str, given: _Settings, diff_ids: tuple[str, ...]) -> Runs:
         user=given.User or "", login_user=login_user(labels), default_port=port(given.ExposedPorts or {}),
         labels=labels, diff_ids=diff_ids,
     )
+
+
+def written(runs: Runs) -> dict[str, object]:
+    """The configuration that `read_config` understands as `runs`."""
+    port, argv = f"{runs.default_port}/tcp", list(runs.argv) if runs.init == TINY else [runs.init]
+    return {"architecture": "amd64", "os": "linux", "config": {
+        "Entrypoint": argv or None, "Env": [f"{key}={value}" for key, value in runs.env], "WorkingDir": runs.workdir,
+        "User": runs.user, "ExposedPorts": {port: {}}, "Labels": {LOGIN_LABELS[0]: runs.login_user},
+    }}
 
 
 def login_user(labels: Mapping[str, str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from ussycode.base.clock import Clock
 from ussycode.base.errors import ErrorCode, Kind
-from ussycode.runtime.images import unpack
+from ussycode.runtime.images import unpack, walled
 from ussycode.runtime.images.manifest import BAD_IMAGE, Manifest, Runs, read_config
 from ussycode.runtime.images.reference import Reference
 from ussycode.runtime.images.registry import Registries
@@ -143,7 +142,7 @@ class Puller:
         self._require_room(name, manifest)
         try:
             async with asyncio.timeout(PULL_SECONDS):
-                with _scratch(self.store.pulled) as place:
+                with scratch(self.store.pulled) as place:
                     runs = await self._download(place, name, wanted, manifest, work)
                     work.stage = "waiting to unpack"
                     async with self._unpacking:
@@ -169,21 +168,29 @@ class Puller:
         return runs
 
     def _publish(self, place: Path, name: str, runs: Runs, size: int) -> Image:
-        ready, final = place / "ready", self.store.pulled / key(name)
-        ready.mkdir(mode=0o755)
-        (place / "disk.raw").rename(ready / "disk.raw")
-        image = Image(
-            name=name, digest=key(name), disk=final / "disk.raw", login_user=runs.login_user, init=runs.init, size=size,
-            created=self.clock.now(), packages=0, default_port=runs.default_port, labels=dict(runs.labels), recipe="",
-            argv=runs.argv, env=runs.env, workdir=runs.workdir, user=runs.user,
-        )
-        (ready / "image.json").write_text(dump(image))
-        publish(ready, final)
-        return image
+        return keep(self.store, place, name, runs, size, self.clock.now())
+
+
+def keep(
+    store: ImageStore, place: Path, name: str, runs: Runs, size: int, now: float, *, foreign: bool = False
+) -> Image:
+    """Publish place/disk.raw, `size` bytes, as an image under its pinned name."""
+    ready, final = place / "ready", store.pulled / key(name)
+    ready.mkdir(mode=0o755)
+    (place / "disk.raw").rename(ready / "disk.raw")
+    image = Image(
+        name=name, digest=key(name), disk=final / "disk.raw", login_user=runs.login_user, init=runs.init, size=size,
+        created=now, packages=0, default_port=runs.default_port, labels=dict(runs.labels), recipe="",
+        argv=runs.argv, env=runs.env, workdir=runs.workdir, user=runs.user, foreign=foreign,
+    )
+    (ready / "image.json").write_text(dump(image))
+    publish(ready, final)
+    return image
 
 
 @contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
+def scratch(parent: Path) -> Iterator[Path]:
+    """A folder that is gone afterwards, or with the next start."""
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=parent, ignore_cleanup_errors=True) as made:
         yield Path(made)
 
@@ -204,16 +211,14 @@ async def _watched(work: _Work, show: Show) -> Image:
 
 async def _unpacked(place: Path, job: unpack.Job) -> int:
     """Run the unpacking process to its end; it ends with us when we are cancelled."""
-    process = unpack.start(place, job)
+    await finished(unpack.start(place, job))
+    return unpack.result(place)
+
+
+async def finished(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process behind walls; it ends with us when we are cancelled. Raises TimeoutError."""
     try:
         async with asyncio.timeout(unpack.UNPACK_SECONDS):
             await asyncio.to_thread(process.wait)
-        return unpack.result(place)
     finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        walled.end(process)

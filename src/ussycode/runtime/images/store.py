@@ -61,6 +61,8 @@ class Image:
     workdir: str = "/"
     user: str = ""
     """Whom `argv` runs as, in a container's words: NAME, UID, each with :GROUP perhaps; empty for root."""
+    foreign: bool = False
+    """Its file system was not written here: only a guest's kernel may mount it."""
 
     @property
     def service(self) -> Service:

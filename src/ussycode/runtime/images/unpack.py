@@ -1,26 +1,18 @@
 """Layers become a disk in a process of its own, behind walls: what strangers packed is read nowhere else."""
 from __future__ import annotations
 
-import os
-import re
 import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
 
 from ussycode.base.errors import Failure
-from ussycode.runtime.images import ext4, kit
+from ussycode.runtime.images import ext4, kit, walled
 from ussycode.runtime.images.confine import confine
 from ussycode.runtime.images.layers import Blobs, Budget, read_layer
 from ussycode.runtime.images.tree import BAD_LAYER, Tree, folder
 
 UNPACK_SECONDS = 1800.0
-_INHERITED = re.compile(r"/proc/self/fd/([0-9]+)")
-_BEGIN = (
-    "import sys\nsys.path[:] = sys.argv.pop(1).split(chr(10))\n"
-    "from ussycode.runtime.images.unpack import main\nmain(sys.argv[1])\n"
-)
 NEEDED = {b"etc": 0o755, b"proc": 0o755, b"sys": 0o755, b"dev": 0o755, b"run": 0o755, b"tmp": 0o1777, b"root": 0o700,
           b"var": 0o755, b"var/log": 0o755}
 """Folders that a machine needs, made where an image has them not."""
@@ -40,20 +32,9 @@ class Result(msgspec.Struct, frozen=True):
 
 
 def start(work: Path, job: Job) -> subprocess.Popen[bytes]:
-    """Begin to unpack the layers in `work` into work/disk.raw; `result` tells how it went once the process ended.
-
-    Interpreter and packages are reached as this process reaches them, through open folders if need be.
-    """
+    """Begin to unpack the layers in `work` into work/disk.raw; `result` tells how it went once the process ended."""
     (work / "job").write_bytes(msgspec.json.encode(job))
-    paths = [entry for entry in sys.path if entry]
-    fds = {int(found[1]) for text in (*paths, sys.base_prefix) if (found := _INHERITED.match(text))}
-    env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "PYTHONHOME": sys.base_prefix,
-           "LD_LIBRARY_PATH": f"{sys.base_prefix}/lib"}
-    return subprocess.Popen(
-        ["ussycode-unpack", "-S", "-c", _BEGIN, "\n".join(paths), str(work)], executable="/proc/self/exe", env=env,
-        pass_fds=sorted(fds), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=(work / "log").open("wb"),
-        cwd="/", start_new_session=True,
-    )
+    return walled.start("unpack", work)
 
 
 def result(work: Path) -> int:
@@ -71,7 +52,7 @@ def result(work: Path) -> int:
 def main(work: str) -> None:
     """The process: confine, unpack, say how it went."""
     place = Path(work)
-    del os.environ["LD_LIBRARY_PATH"], os.environ["PYTHONHOME"]
+    walled.begun()
     job = msgspec.json.decode((place / "job").read_bytes(), type=Job)
     busybox = kit.read()
     confine(place)

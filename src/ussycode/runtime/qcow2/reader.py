@@ -5,6 +5,7 @@ import os
 import sys
 import zlib
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,6 +125,34 @@ def runs(sources: Sequence[Source], size: int) -> Iterator[Run]:
         yield from _joined(here, number * PER_TABLE, min(PER_TABLE, clusters - number * PER_TABLE))
 
 
+class View:
+    """A disk of `runs`, in order, read anywhere; what is nowhere is zeros."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._runs, self._starts = runs, [run.cluster for run in runs]
+
+    def read(self, at: int, length: int) -> bytes:
+        """`length` bytes at `at`."""
+        made = bytearray()
+        while length:
+            data = self._some(at, length)
+            made += data
+            at, length = at + len(data), length - len(data)
+        return bytes(made)
+
+    def _some(self, at: int, length: int) -> bytes:
+        place = bisect_right(self._starts, at >> BITS)
+        run = self._runs[place - 1] if place else None
+        inside = 0 if run is None else (run.cluster + run.count << BITS) - at
+        if run is None or inside <= 0:
+            here = self._starts[place] << BITS if place < len(self._starts) else at + length
+            return bytes(min(length, here - at))
+        length = min(length, inside)
+        if run.handle < 0:
+            return bytes(length)
+        return os.pread(run.handle, length, run.offset + at - (run.cluster << BITS)).ljust(length, b"\0")
+
+
 def _joined(here: Sequence[tuple[int, array[int]]], first: int, count: int) -> Iterator[Run]:
     start, length, handle, offset = 0, 0, -2, 0
     for cluster in range(count):
@@ -148,7 +177,7 @@ def _uppermost(here: Sequence[tuple[int, array[int]]], cluster: int) -> tuple[in
 
 
 def _numbers(handle: int, at: int, count: int) -> array[int]:
-    data = os.pread(handle, count * 8, at)
+    data = os.pread(handle, count * 8, at) if at <= OFFSET else b""
     if len(data) != count * 8:
         raise BAD_DISK(why="it is cut short")
     found = array("Q", data)

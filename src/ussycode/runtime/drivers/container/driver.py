@@ -11,7 +11,7 @@ from ussycode.runtime.drivers.container import saved
 from ussycode.runtime.drivers.container.box import Box, Host
 from ussycode.runtime.drivers.container.errors import FOREIGN_DISK, NO_PLACE, UNSUPPORTED
 from ussycode.runtime.drivers.qemu.driver import BOOT_SECONDS, NO_IMAGE
-from ussycode.runtime.export import NOT_EXPORTED, Export
+from ussycode.runtime.export import NOT_EXPORTED, Export, Form
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.instance import LAST_CONTAINER, Instance
@@ -133,7 +133,7 @@ class ContainerDriver:
         box = self._boxes.get(vm)
         return None if box is None else box.guest_address()
 
-    async def export(self, vm: VmId) -> Export:
+    async def export(self, vm: VmId, form: Form) -> Export:
         """Raises NOT_EXPORTED."""
         raise NOT_EXPORTED(what="container")
 

@@ -7,13 +7,15 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import structlog
 
 from ussycode.base.clock import Clock
 from ussycode.base.errors import ErrorCode, Failure, Kind
-from ussycode.runtime import disks, export
+from ussycode.runtime import disks
+from ussycode.runtime import export as exporting
 from ussycode.runtime.driver import OriginKind, Phase, Sample, Seen, VmId, Want
 from ussycode.runtime.drivers.qemu import merging, saved, storage
 from ussycode.runtime.drivers.qemu.machine import Host, Machine
@@ -21,14 +23,18 @@ from ussycode.runtime.drivers.qemu.merging import Merge
 from ussycode.runtime.drivers.qemu.storage import Ground, Layers
 from ussycode.runtime.drivers.qemu.template import Workshop
 from ussycode.runtime.drivers.qemu.templates import Limits, Templates
-from ussycode.runtime.export import Export
+from ussycode.runtime.export import Export, Form, Source
 from ussycode.runtime.guest.streams import GuestAddress
+from ussycode.runtime.images.manifest import Runs, written
 from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.instance import Instance
 from ussycode.runtime.net import guard
 from ussycode.runtime.privileged.client import HelperClient
 from ussycode.runtime.privileged.protocol import Accel
 
+T = TypeVar("T")
+PACKING = 2
+"""Disks whose files are looked through at once; sending them afterwards takes hardly anything."""
 BOOT_SECONDS = 60.0
 """Time a guest gets to answer, when the operator says nothing else."""
 NO_IMAGE = ErrorCode(
@@ -55,6 +61,7 @@ class QemuDriver:
         self._guard: asyncio.Task[None] | None = None
         self._merger: asyncio.Task[None] | None = None
         self._untidy = asyncio.Event()
+        self._packing = asyncio.Semaphore(PACKING)
         boots = asyncio.Semaphore(max(2, os.cpu_count() or 1))
         self.layers = Layers(instance, helper)
         workshop = Workshop(instance, helper, self.layers, accel, clock, boot_timeout)
@@ -180,17 +187,30 @@ class QemuDriver:
         machine = self._machines.get(vm)
         return None if machine is None else await machine.sample()
 
-    async def export(self, vm: VmId) -> Export:
-        """Its disk as it is now. Raises ORIGIN_GONE, NO_ROOM, TOO_DEEP, DISK_FAILED, BAD_DISK."""
+    async def export(self, vm: VmId, form: Form) -> Export:
+        """Its disk as it is now. Raises ORIGIN_GONE, NO_ROOM, TOO_DEEP, DISK_FAILED, BAD_DISK, BAD_FS."""
         machine = self._machines.get(vm)
         if machine is None or machine.saved.phase is Phase.ABSENT:
             raise disks.ORIGIN_GONE(what="there is no such VM")
         image = self._image(machine.saved.want, machine)
+        config = written(_run_as(machine.saved))
+        if form is Form.QCOW2:
+            return await self._frozen(machine, image, lambda disk: exporting.of_disk(disk, config))
+        async with self._packing:
+            packing = await self._frozen(machine, image, lambda disk: exporting.begin_packing(form, disk, config))
+            try:
+                return await asyncio.to_thread(packing.export)
+            except BaseException:
+                packing.close()
+                raise
+
+    async def _frozen(self, machine: Machine, image: Image, opened: Callable[[Source], T]) -> T:
+        """What `opened` makes of a disk as it is now."""
         async with machine.verbs:
             ground = await machine.freeze()
             with self.layers.pinned(ground.chain):
-                paths = [self.layers.path(name) for name in ground.chain]
-                return await asyncio.to_thread(export.of_disk, paths, image.disk, ground.gib << 30)
+                paths = tuple(self.layers.path(name) for name in ground.chain)
+                return await asyncio.to_thread(opened, Source(paths, image.disk, ground.gib << 30))
 
     def guest_address(self, vm: VmId) -> GuestAddress | None:
         """Where streams to the guest go; None unless it is running."""
@@ -334,6 +354,14 @@ class QemuDriver:
         machine = self._machines[state.want.vm] = Machine(self._host, state)
         self._untidy.set()
         return machine
+
+
+def _run_as(state: saved.Saved) -> Runs:
+    """How a VM is run, for whoever runs its disk elsewhere."""
+    service = state.service.commanded(state.want.command)
+    return Runs(
+        state.init, service.argv, service.env, service.cwd, service.user, state.login_user, state.default_port, {},
+    )
 
 
 def _gib(image: Image) -> int:
