@@ -72,7 +72,8 @@ def test_a_stock_qemu_boots_the_exported_disk(files: Path, boot: BootFiles, tmp_
     process = subprocess.Popen(
         [QEMU, "-M", "microvm,acpi=on", "-accel", "tcg", "-cpu", "max", "-m", "256", "-nodefaults", "-no-user-config",
          "-display", "none", "-no-reboot", "-snapshot", "-kernel", boot.kernel, "-initrd", boot.initrd,
-         "-append", f"console=ttyS0 rw panic=-1 {_CLOCK} tsc_early_khz={tsc_khz()} ussy.init=/bin/sh", "-serial", "stdio",
+         "-append", f"console=ttyS0 rw panic=-1 {_CLOCK} tsc_early_khz={tsc_khz()} ussy.init=/bin/sh",
+         "-serial", "stdio",
          "-drive", f"id=d,file={files / 'qcow2'},format=qcow2,if=none", "-device", "virtio-blk-device,drive=d"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )
