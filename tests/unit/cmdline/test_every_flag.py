@@ -15,7 +15,7 @@ from ussycode.cmdline.spec import Command, Param
 CANDIDATES = (
     "demo", "1", "2G", "A=1", "on", "vm", "all", "24h", "30d", "user:password", "static", "bash", "daily", "tag",
     "3000", "me@example.org", "alpine:3.20", "known", "123456", "local", "example.org", "dev.exe", "root", "'true'",
-    "allow",
+    "allow", "qcow2",
 )
 """A value of each kind there is; a flag takes at least one of them."""
 FLAGS = [(c, p) for c in COMMANDS for p in c.params if p.kind in ("flag", "switch")]
