@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench import vm_bench  # noqa: E402
+from bench import new_bench, vm_bench  # noqa: E402
 from bench.report import Report  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"
@@ -18,6 +18,14 @@ def vms() -> None:
     """Lifecycle and bytes through a VM."""
     report = Report("VMs")
     vm_bench.run(report)
+    report.save(RESULTS)
+    print(report.text())
+
+
+def new() -> None:
+    """`new` as a copy and as a boot, and what many VMs weigh."""
+    report = Report("new")
+    new_bench.run(report)
     report.save(RESULTS)
     print(report.text())
 
@@ -37,7 +45,7 @@ def lobby() -> None:
     subprocess.run([sys.executable, ROOT / "bench/lobby_bench.py"], check=True, timeout=300)
 
 
-PARTS = {"vms": vms, "edge": edge, "exec": execs, "lobby": lobby}
+PARTS = {"vms": vms, "new": new, "edge": edge, "exec": execs, "lobby": lobby}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PARTS:

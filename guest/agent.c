@@ -17,10 +17,13 @@ static int mine, listener = -1, hosts = -1, spoken = -1;
 static void wake(int sig) { (void)sig; }
 
 static void reap(void) {
-    for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;)
+    int status;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+        settle_reaped(pid, status);
         for (int i = 0; i < MAX_STREAMS; i++)
             if (slots[i].pid == pid)
                 slots[i].pid = 0, slots[i].stranger = false;
+    }
 }
 
 void agent_authenticated(void) { slots[mine].stranger = false; }

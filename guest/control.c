@@ -125,6 +125,10 @@ static const char *perform(const char *verb, struct pairs p, struct out *o, char
         return freeze() ? NULL : "failed";
     else if (!strcmp(verb, "thaw"))
         return thaw() ? NULL : "failed";
+    else if (!strcmp(verb, "settle"))
+        return settle_begin() ? NULL : "failed";
+    else if (!strcmp(verb, "settled"))
+        out_add(o, "state", "%s", settle_word());
     else if (strcmp(verb, "ping") && (strcmp(verb, "shutdown") || grace < 1))
         return "bad_request";
     return NULL;
@@ -150,7 +154,7 @@ static void answer(const char *data, size_t len) {
     send_frame(OK, &o);
     if (!strcmp(verb, "shutdown") && !state.on_host) /* after the answer: the agent may not outlive the request */
         shut_down(pairs_number(&p, "grace", GRACE_SECONDS, MAX_GRACE_SECONDS));
-    if (state.configured && tell_configured >= 0) {
+    if ((state.configured || settle_began()) && tell_configured >= 0) {
         write_whole(tell_configured, "c", 1);
         close(tell_configured);
         tell_configured = -1;

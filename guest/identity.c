@@ -12,6 +12,7 @@
 #endif
 #define EXT4_IOC_RESIZE_FS _IOW('f', 16, uint64_t)
 #define MARK "# ussycode"
+#define NOBODY "75737379636f6465000000000000ffff" /* machine id of a template, which no machine keeps */
 
 static bool is_hex(const char *text, size_t len) {
     return strlen(text) == len && strspn(text, "0123456789abcdef") == len;
@@ -35,7 +36,7 @@ static char *rooted(char *to, const char *path) {
 }
 
 /* Replace a file at once; false when it cannot be written. */
-static bool write_file(const char *path, mode_t mode, const char *data, size_t len) {
+bool replace_file(const char *path, mode_t mode, const char *data, size_t len) {
     char name[256], part[264];
     snprintf(part, sizeof part, "%s.ussy~", rooted(name, path));
     int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode);
@@ -50,7 +51,7 @@ static bool write_file(const char *path, mode_t mode, const char *data, size_t l
 }
 
 static bool finish_file(struct out *o, const char *path) {
-    bool good = out_close(o) && write_file(path, 0644, o->data, o->len);
+    bool good = out_close(o) && replace_file(path, 0644, o->data, o->len);
     free(o->data);
     return good;
 }
@@ -106,15 +107,30 @@ static bool set_host_name(const char *host) {
     char line[80];
     int len = snprintf(line, sizeof line, "%s\n", host);
     bool named = state.on_host || state.container || !sethostname(host, strlen(host));
-    return write_file("/etc/hostname", 0644, line, len) && set_hosts(host) && named;
+    return replace_file("/etc/hostname", 0644, line, len) && set_hosts(host) && named;
 }
 
 static bool set_machine_id(const char *id) {
     char *old = read_file("/etc/machine-id"), line[40];
-    bool ours = !old || !is_hex(strtok(old, "\n") ? old : "", 32);
+    bool ours = !old || !is_hex(strtok(old, "\n") ? old : "", 32) || !strcmp(old, NOBODY);
     free(old);
     snprintf(line, sizeof line, "%s\n", id);
-    return !ours || write_file("/etc/machine-id", 0444, line, 33);
+    return !ours || replace_file("/etc/machine-id", 0444, line, 33);
+}
+
+static void make_folders(void) {
+    static const char *const folders[] = {"/run", "/run/ussycode", "/run/systemd", "/run/systemd/system.conf.d",
+                                          "/run/systemd/user.conf.d"};
+    char name[256];
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
+        mkdir(rooted(name, folders[i]), 0755);
+}
+
+/* What an init wants to find before it starts, and what says that it is nobody's yet. */
+void identity_be_nobody(void) {
+    make_folders();
+    if (!set_host_name("localhost") || !set_machine_id(NOBODY))
+        kernel_log("ussy: a template without a name: %s\n", strerror(errno));
 }
 
 /* A resolv.conf that a person wrote stays; an absent, empty or dangling one, or one of ours, does not. */
@@ -194,14 +210,6 @@ static bool keep_env(struct pairs p) {
     return true;
 }
 
-static void make_folders(void) {
-    static const char *const folders[] = {"/run", "/run/ussycode", "/run/systemd", "/run/systemd/system.conf.d",
-                                          "/run/systemd/user.conf.d"};
-    char name[256];
-    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
-        mkdir(rooted(name, folders[i]), 0755);
-}
-
 static bool set_env(struct pairs p) {
     static const char profile[] = "[ ! -r /run/ussycode/env ] || . /run/ussycode/env\n";
     char name[256];
@@ -211,7 +219,7 @@ static bool set_env(struct pairs p) {
         !env_file("/run/systemd/user.conf.d/50-ussycode.conf", "[Manager]\n", put_systemd))
         return false;
     return access(rooted(name, "/etc/profile.d"), F_OK) ||
-           write_file("/etc/profile.d/ussycode.sh", 0644, profile, strlen(profile));
+           replace_file("/etc/profile.d/ussycode.sh", 0644, profile, strlen(profile));
 }
 
 /* Only the tiny init runs a service; it is told once, with the environment that it will have. */
@@ -219,7 +227,7 @@ static bool set_service(struct pairs p) {
     struct out o;
     if (state.on_host || !is_tiny_init() || !service_write(p, state.env, state.env_len, &o))
         return true;
-    bool good = out_close(&o) && write_file("/run/ussycode/service", 0600, o.data, o.len);
+    bool good = out_close(&o) && replace_file("/run/ussycode/service", 0600, o.data, o.len);
     free(o.data);
     return good && !kill(1, SIGHUP);
 }
@@ -244,7 +252,7 @@ static bool set_host_keys(struct pairs p) {
         int len = text - v, ends = snprintf(path, sizeof path, "/etc/ssh/%.*s", len, v);
         bool safe = ends < (int)sizeof path && !memchr(v, '/', len);
         bool public = len > 4 && !strncmp(text - 4, ".pub", 4);
-        good = safe && write_file(path, public ? 0644 : 0600, text + 1, strlen(text + 1)) && good;
+        good = safe && replace_file(path, public ? 0644 : 0600, text + 1, strlen(text + 1)) && good;
     }
     return good;
 }
@@ -322,6 +330,8 @@ const char *identity_configure(struct pairs p, char *why, size_t room) {
     DO("network", set_network(p));
     if (!state.on_host && !state.container && !strcmp(pairs_get(&p, "grow", "0"), "1"))
         DO("grow", grow());
+    if (!state.on_host)
+        DO("become", settle_become());
     DO("service", set_service(p));
 #undef DO
     state.configured = true;

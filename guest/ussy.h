@@ -82,6 +82,8 @@ bool control_input(void);
 /* identity.c and net.c: the effects of configure */
 const char *identity_configure(struct pairs p, char *why, size_t room);
 bool identity_keys(struct pairs p);
+void identity_be_nobody(void);
+bool replace_file(const char *path, mode_t mode, const char *data, size_t len);
 bool net_configure(const char *device, const char *mac, const char *address, const char *gateway);
 bool net_configure6(const char *device, const char *address, const char *gateway);
 void net_up(const char *device);
@@ -93,6 +95,13 @@ void report_ports(struct out *o);
 /* service.c: what an image without an init runs */
 bool service_write(struct pairs p, const char *env, size_t env_len, struct out *o);
 void service_start(void);
+
+/* settle.c: a template's guest */
+bool settle_begin(void);
+bool settle_began(void);
+void settle_reaped(pid_t pid, int status);
+const char *settle_word(void);
+bool settle_become(void);
 
 /* init.c */
 bool is_tiny_init(void);

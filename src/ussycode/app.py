@@ -46,7 +46,7 @@ from ussycode.runtime.drivers.both import Both, NoContainers, NodeDriver
 from ussycode.runtime.drivers.container.driver import ContainerDriver
 from ussycode.runtime.drivers.fake import FakeDriver
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
-from ussycode.runtime.drivers.qemu.templates import Limits
+from ussycode.runtime.drivers.qemu.templates import Figures, Limits
 from ussycode.runtime.export import NOT_EXPORTED, Export, Form
 from ussycode.runtime.images.pull import Pull, Puller
 from ussycode.runtime.images.registry import Registries
@@ -199,6 +199,7 @@ class Node:
     driver: ManagedDriver
     guests: Guests
     images: ImageCatalog
+    templates: Figures = field(default_factory=Figures)
 
 
 def node(config: Config, accel: str) -> Node:
@@ -217,7 +218,8 @@ def node(config: Config, accel: str) -> Node:
     if config.containers:
         boxes = ContainerDriver(instance, store, helper, clock, config.boot_timeout)
     driver = Both(vms, boxes)
-    return Node(driver, driver, StoredImages(store, puller, Uploads(store, SystemClock())))
+    catalog = StoredImages(store, puller, Uploads(store, SystemClock()))
+    return Node(driver, driver, catalog, vms.templates.figures)
 
 
 def _instance(config: Config) -> Instance:
@@ -255,6 +257,7 @@ async def _serve(config: Config, given: ControlSettings) -> None:
         side.driver, lambda: sharing.wants(app), lambda seen: vms.observe(app, seen), clock, telemetry=telemetry
     )
     side.driver.on_change(loop.nudge)
+    _show_templates(telemetry, side.templates)
     key = load_host_key(home(config) / "ssh_host_ed25519_key")
     app = App(
         config, db, clock, LocalLink(side.guests), side.images, Waiters(), telemetry, loop.nudge, Uses(clock),
@@ -295,6 +298,13 @@ async def _serve(config: Config, given: ControlSettings) -> None:
             task.cancel()
     await side.driver.close()
     db.close()
+
+
+def _show_templates(telemetry: Telemetry, figures: Figures) -> None:
+    telemetry.watch("ussycode_templates", "templates that new VMs can be copies of", lambda: figures.held)
+    telemetry.watch("ussycode_templates_bytes", "memory that templates take", lambda: figures.size)
+    telemetry.watch("ussycode_vms_copied", "VMs that came up as copies of a template", lambda: figures.forked)
+    telemetry.watch("ussycode_vms_not_copied", "copies that did not come up and booted", lambda: figures.failed)
 
 
 async def _write_uses(app: App) -> None:

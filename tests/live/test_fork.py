@@ -65,9 +65,9 @@ async def made(driver: QemuDriver, *wanted: Want) -> None:
     print(f"{len(wanted)} started in {1000 * (time.monotonic() - began):.0f} ms: {driver.templates.figures}")
 
 
-async def templates(driver: QemuDriver, count: int = 1) -> None:
+async def templates(driver: QemuDriver, count: int = 1, seconds: float = 60) -> None:
     """Wait until there are so many."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(seconds):
         while driver.templates.figures.held != count:
             await asyncio.sleep(0.02)
 
@@ -295,3 +295,42 @@ async def test_a_new_build_of_an_image_has_a_new_template(
             await made(driver, one_of(3))
             assert driver.templates.figures.forked == 1
             await driver.close()
+
+
+async def test_a_copy_of_a_settled_system_is_a_system_of_its_own(
+    image_store: ImageStore, boot: BootFiles, ussyuntu: Image
+) -> None:
+    """systemd, its journal and the user's services had started in the template, as nobody's."""
+    shown = "printenv NUMBER QUOTED"
+    async with running_node(image_store, boot) as node:
+        driver = await node.driver(limits=Limits(2048, ("ussyuntu", 1, 512)))
+        await templates(driver, seconds=200)
+        env = (("NUMBER", "7"), ("QUOTED", "a\"b$c%d"))
+        plain, given = (one_of(n, image="ussyuntu", memory_mib=512) for n in (2, 3))
+        plain, given = replace(plain, env=()), replace(given, env=env)
+        await made(driver, plain, given)
+        assert driver.templates.figures.forked == 2
+        told = [(await says(driver, f"{WHO}; cat /proc/uptime", one.vm)).splitlines() for one in (plain, given)]
+        assert len(told[0]) == 8 and not set(told[0]) & set(told[1]), told
+        for one in (plain, given):
+            assert await says(driver, "systemctl is-system-running; systemctl --user is-system-running", one.vm) == (
+                "running\nrunning")
+        for how in (shown, f"bash -lc '{shown}'", f"sudo systemd-run --quiet --wait --pipe {shown}",
+                    f"systemd-run --user --quiet --wait --pipe {shown}"):
+            assert await says(driver, how, given.vm) == "7\na\"b$c%d", how
+        key = "sudo systemctl start ssh-host-key; cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub"
+        assert await says(driver, key, plain.vm) != await says(driver, key, given.vm)
+        begun = "sudo journalctl -b -q -o cat -u systemd-journald"
+        async with asyncio.timeout(60):
+            while "Journal started" not in await says(driver, begun, plain.vm):
+                await asyncio.sleep(0.5)
+        entries = "sudo journalctl -q -o cat | wc -l; ls /var/log/journal; cat /etc/machine-id"
+        count, *ids = (await says(driver, entries, plain.vm)).splitlines()
+        assert int(count) > 20 and ids == [told[0][1]] * 2
+        cold = replace(given, boot=2)
+        await driver.stop(given.vm)
+        await driver.start(cold)
+        await until(driver, given.vm, Phase.RUNNING)
+        again = (await says(driver, WHO, given.vm)).splitlines()
+        assert again[:3] == told[1][:3] and again[3] not in (told[0][3], told[1][3])
+        await driver.close()

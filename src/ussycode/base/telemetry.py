@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
@@ -70,6 +70,10 @@ class Telemetry:
     def vms(self, phase: str, count: int) -> None:
         """Set how many VMs are in `phase`."""
         self._vms.labels(phase).set(count)
+
+    def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Show a figure that `read` gives whenever somebody looks."""
+        Gauge(name, text, registry=self.registry).set_function(read)
 
     def metrics(self) -> bytes:
         """Everything counted, in the Prometheus text format."""

@@ -52,8 +52,8 @@ def doctor(config: Config, asked: argparse.Namespace) -> int:
 
 def examine(config: Config) -> Iterator[Check]:
     """All checks, cheap ones first."""
-    for look in (_root, _tools, _memory, _disk, _ports, _tun, _key, _kernel, _image, _kvm, _containers, _network,
-                 _leftovers):
+    for look in (_root, _tools, _memory, _disk, _ports, _tun, _key, _kernel, _image, _kvm, _templates, _containers,
+                 _network, _leftovers):
         try:
             yield look(config)
         except Failure as failure:
@@ -146,6 +146,20 @@ def _kvm(config: Config) -> Check:
     # Software emulation works everywhere, so an unusable KVM is slow and not a failure.
     how = "usable" if verdict.usable else f"not usable, VMs are emulated and slower: {verdict.why}"
     return Check("kvm", True, how, verdict.todo)
+
+
+def _templates(config: Config) -> Check:
+    """Memory that is spent so that `new` takes a copy; a host with little of it may be better without."""
+    from ussycode.runtime.drivers.qemu import template
+
+    if not config.template_mib:
+        return Check("template", True, "templates are off: every new VM boots")
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    whole = int(lines["MemTotal"].split()[0]) >> 10
+    held = [*template.every(config.data_dir)]
+    found = f"{len(held)} templates take {sum(one.size for one in held) >> 20} of at most {config.template_mib} MiB"
+    todo = "" if config.template_mib <= whole // 2 else f"this host has {whole} MiB: set a smaller --template-mib"
+    return Check("template", True, found, todo)
 
 
 def _containers(config: Config) -> Check:

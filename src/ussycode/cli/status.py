@@ -10,6 +10,7 @@ from ussycode.base.clock import SystemClock
 from ussycode.base.db import Database
 from ussycode.cli import state
 from ussycode.config import Config
+from ussycode.runtime.drivers.qemu import template
 from ussycode.vms import store
 
 
@@ -24,12 +25,17 @@ def status(config: Config, asked: argparse.Namespace) -> int:
         print(f"  {name:8} port {port}")
     for name, count in found.vms.items():
         print(f"  VMs {name}: {count}")
+    for one in found.templates:
+        print(f"  template of {one}")
     return 0 if found.state == "ready" else 1
 
 
 @dataclass(frozen=True)
 class Status:
-    """What runs. `state` is down, starting, ready or stopping; `pid` is the supervisor's; `vms` counts by status."""
+    """What runs. `state` is down, starting, ready or stopping; `pid` is the supervisor's; `vms` counts by status.
+
+    `templates` says of what there are templates, in words.
+    """
 
     state: str
     pid: int | None
@@ -37,15 +43,21 @@ class Status:
     ports: dict[str, int]
     processes: dict[str, int]
     vms: dict[str, int]
+    templates: list[str]
 
 
 def look(config: Config) -> Status:
     """The state of the platform on the configured data folder."""
     now = state.read(config.data_dir)
     if now is None or not state.alive(now.supervisor):
-        return Status("down", None, config.domain, {}, {}, _vms(config))
+        return Status("down", None, config.domain, {}, {}, _vms(config), [])
     alive = {c.role: c.pid for c in now.children if state.alive(c)}
-    return Status(now.phase, now.supervisor.pid, now.domain, now.ports, alive, _vms(config))
+    return Status(now.phase, now.supervisor.pid, now.domain, now.ports, alive, _vms(config), _templates(config))
+
+
+def _templates(config: Config) -> list[str]:
+    return [f"{one.of.image} with {one.of.memory_mib} MiB, taking {one.size >> 20} MiB"
+            for one in template.every(config.data_dir)]
 
 
 def _vms(config: Config) -> dict[str, int]:

@@ -125,6 +125,17 @@ class ControlChannel:
         """Let the root file system go on. Idempotent."""
         await self.request("thaw")
 
+    async def settle(self) -> None:
+        """Let the image's init start without an identity, for a template. Raises when the image is not made for it."""
+        await self.request("settle")
+
+    async def settled(self) -> bool:
+        """Whether everything has started since `settle`. Raises when something did not come up."""
+        word = (await self.request("settled")).get("state", "")
+        if word not in ("settling", "settled"):
+            raise errors.PROTOCOL(why=f"its image does not settle: {word[:40]}")
+        return word == "settled"
+
     async def stats(self) -> Stats:
         """Memory, load, disk and uptime."""
         return _stats(await self.request("stats"))

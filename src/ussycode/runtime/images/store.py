@@ -21,6 +21,8 @@ PULLED = "oci"
 """Folder of images from registries; no recipe may be called so."""
 
 
+SETTLE = "usr/lib/ussycode/settle"
+"""Program of an image that ends once everything in it has started."""
 MAX_CACHED = 20 << 30
 """Bytes on the host that pulled images may take together, those in use not counted out."""
 
@@ -63,6 +65,8 @@ class Image:
     """Whom `argv` runs as, in a container's words: NAME, UID, each with :GROUP perhaps; empty for root."""
     foreign: bool = False
     """Its file system was not written here: only a guest's kernel may mount it."""
+    settles: bool = False
+    """A template of it may start the image's init before it is anybody: the image knows how to become a machine."""
 
     @property
     def service(self) -> Service:
@@ -189,6 +193,7 @@ class ImageStore:
             name=wanted.name, digest=digest, disk=final / "disk.raw", login_user=wanted.login_user,
             init=wanted.init, size=wanted.disk_gib << 30, created=self.clock.now(), packages=built.packages,
             default_port=wanted.default_port, labels=wanted.labels, recipe=wanted.digest,
+            settles=(wanted.overlay / SETTLE).exists(),
         )
         (ready / "image.json").write_text(dump(image))
         publish(ready, final)

@@ -249,3 +249,11 @@ async def test_lies_in_stats_are_refused(tmp_path: Path) -> None:
             await channel.stats()
         assert refused.value.error is errors.PROTOCOL
         assert await channel.ports() == []
+
+
+async def test_an_image_that_is_not_made_for_it_never_starts_without_an_identity(agent: HostAgent) -> None:
+    with pytest.raises(Failure):
+        await agent.channel.settle()
+    with pytest.raises(Failure, match="not asked"):
+        await agent.channel.settled()
+    await agent.channel.configure(IDENTITY)

@@ -36,6 +36,8 @@ NUMBER = FIRST_TEMPLATE
 """Templates are booted one after the other, so one number is enough."""
 END_SECONDS = 10.0
 """Time that QEMU has to end, once the template is written."""
+SETTLE_SECONDS, SETTLE_LOOK = 600.0, 0.5
+"""Time that everything in an image has to start, on a host whose machines all go first; and between two looks."""
 TEMPLATE_FAILED = ErrorCode("template.failed", Kind.FAILED, "no template could be made: {why}")
 
 
@@ -52,7 +54,10 @@ class Class(msgspec.Struct, frozen=True):
 
 
 class Template(msgspec.Struct, frozen=True):
-    """A finished template. `layer` is its disk, `crc` that of its device state, `made` in Unix seconds."""
+    """A finished template. `layer` is its disk, `crc` that of its device state, `made` in Unix seconds.
+
+    `size` is the memory of the host that it takes, in bytes.
+    """
 
     id: str
     of: Class
@@ -60,6 +65,7 @@ class Template(msgspec.Struct, frozen=True):
     gib: int
     crc: int
     made: float
+    size: int = 0
 
     @property
     def machine(self) -> str:
@@ -88,12 +94,6 @@ class Workshop:
             state = (self.folder(template) / STATE).read_bytes()
             return zlib.crc32(state) == template.crc and self.layers.path(template.layer).exists()
         return False
-
-    def every(self) -> Iterator[Template]:
-        """The templates that are on disk."""
-        for place in sorted((self.instance.data / "vms").glob(f"{PREFIX}*")):
-            with suppress(OSError, msgspec.DecodeError):
-                yield msgspec.json.decode((place / _ABOUT).read_bytes(), type=Template)
 
     async def make(self, of: Class, image: Image) -> Template:
         """Boot a machine of the class, stop it before it has an identity, and keep it.
@@ -138,7 +138,9 @@ class Workshop:
         await self.helper.remove_traces(draft.machine, NUMBER)
         await self.helper.template_seal(draft.id)
         await self.helper.disk_seal(draft.machine, NUMBER, draft.layer)
-        return msgspec.structs.replace(draft, crc=zlib.crc32((folder / STATE).read_bytes()))
+        sizes = {one.template: one.size for one in await self.helper.templates()}
+        crc = zlib.crc32((folder / STATE).read_bytes())
+        return msgspec.structs.replace(draft, crc=crc, size=sizes.get(draft.id, 0))
 
     async def _make_disk(self, draft: Template, image: Image) -> None:
         place = self.layers.path(draft.layer)
@@ -162,17 +164,17 @@ class Workshop:
                 Watch(Record(process.pid, process.started, NUMBER, self.instance.uid(NUMBER)))
             )
             async with Monitor(run / vm_files.QMP_SOCKET) as monitor:
-                await self._until_it_speaks(run, watch)
+                await self._until_it_speaks(run, watch, settle=image.settles)
                 await memory.stream(self.folder(draft) / STATE, monitor, shared=True)
                 await monitor.quit()
             if not await watch.ended_within(END_SECONDS):
                 raise TEMPLATE_FAILED(why="its machine does not end")
 
-    async def _until_it_speaks(self, run: Path, watch: Watch) -> None:
+    async def _until_it_speaks(self, run: Path, watch: Watch, *, settle: bool) -> None:
         """Wait for the agent's hello, and let go of it: nobody is connected when the machine is written down."""
         channel = ControlChannel(run / vm_files.AGENT_SOCKET, self.clock)
         channel.start()
-        said = asyncio.create_task(channel.ready(self.boot_timeout))
+        said = asyncio.create_task(self._ready(channel, settle=settle))
         ended = asyncio.create_task(watch.over.wait())
         try:
             await asyncio.wait({said, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -184,6 +186,27 @@ class Workshop:
                 task.cancel()
             await asyncio.gather(said, ended, return_exceptions=True)
             await channel.close()
+
+
+    async def _ready(self, channel: ControlChannel, *, settle: bool) -> None:
+        """As far as the machine is to come. Raises what the guest says, TEMPLATE_FAILED when it takes too long."""
+        await channel.ready(self.boot_timeout)
+        if not settle:
+            return
+        await channel.settle()
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                while not await channel.settled():  # noqa: ASYNC110  - the guest says nothing by itself
+                    await asyncio.sleep(SETTLE_LOOK)
+        except TimeoutError:
+            raise TEMPLATE_FAILED(why="its image does not come to rest") from None
+
+
+def every(data: Path) -> Iterator[Template]:
+    """The templates that the data folder tells of."""
+    for place in sorted((data / "vms").glob(f"{PREFIX}*")):
+        with suppress(OSError, msgspec.DecodeError):
+            yield msgspec.json.decode((place / _ABOUT).read_bytes(), type=Template)
 
 
 def open_state(folder: Path) -> int:

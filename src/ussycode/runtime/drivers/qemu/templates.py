@@ -13,7 +13,7 @@ import structlog
 from ussycode.base.errors import Failure
 from ussycode.runtime.driver import Want
 from ussycode.runtime.drivers.qemu.saved import forget
-from ussycode.runtime.drivers.qemu.template import PREFIX, Class, Template, Workshop
+from ussycode.runtime.drivers.qemu.template import PREFIX, Class, Template, Workshop, every
 from ussycode.runtime.images.store import Image, is_pulled
 
 RETRY_SECONDS = 600.0
@@ -61,7 +61,6 @@ class Templates:
     figures: Figures = field(default_factory=Figures)
     _held: dict[str, Template] = field(default_factory=dict)
     """By id; the one used last is last."""
-    _sizes: dict[str, int] = field(default_factory=dict)
     _pins: dict[str, ExitStack] = field(default_factory=dict)
     _wishes: dict[Class, Image] = field(default_factory=dict)
     _not_before: dict[Class, float] = field(default_factory=dict)
@@ -73,10 +72,10 @@ class Templates:
         """Take up what an earlier control left, drop what is of no use any more, and begin to make what is wished."""
         self.build = build
         held = {one.template: one for one in await self.workshop.helper.templates()}
-        for found in [*self.workshop.every()]:
+        for found in [*every(self.workshop.instance.data)]:
             known = held.pop(found.id, None)
             if known is not None and known.sealed and found.of.build == build and self.limits.most_mib:
-                self._take_up(found, known.size)
+                self._take_up(found)
             else:
                 await self.workshop.remove(found)
         await self._remove_leavings(list(held))
@@ -171,12 +170,11 @@ class Templates:
         began = self.workshop.clock.now()
         try:
             made = await self.workshop.make(of, image)
-            sizes = {one.template: one.size for one in await self.workshop.helper.templates()}
         except (Failure, OSError) as error:
             _log.warning("no template could be made", image=of.image, error=str(error))
             self._put_off(of)
             return
-        self._take_up(made, sizes.get(made.id, 0))
+        self._take_up(made)
         took = round(self.workshop.clock.now() - began, 2)
         _log.info("template made", image=of.image, memory_mib=of.memory_mib, seconds=took)
         await self._thin_out(made)
@@ -192,22 +190,20 @@ class Templates:
         if self.figures.size > self.limits.most_mib << 20:
             _log.warning("a template is larger than all may be together", size=self.figures.size >> 20)
 
-    def _take_up(self, template: Template, size: int) -> None:
+    def _take_up(self, template: Template) -> None:
         self._held[template.id] = template
-        self._sizes[template.id] = size
         self._pins[template.id] = ExitStack()
         self._pins[template.id].enter_context(self.workshop.layers.pinned((template.layer,)))
         self._count()
 
     async def _drop(self, template: Template) -> None:
         self._held.pop(template.id, None)
-        self._sizes.pop(template.id, None)
         self._count()
         await self.workshop.remove(template)
         self._pins.pop(template.id, ExitStack()).close()
 
     def _count(self) -> None:
-        self.figures.held, self.figures.size = len(self._held), sum(self._sizes.values())
+        self.figures.held, self.figures.size = len(self._held), sum(one.size for one in self._held.values())
 
     async def _remove_leavings(self, unknown: list[str]) -> None:
         """What a control that died had begun: machines half way to a template, memory that nothing tells of."""
