@@ -1,7 +1,9 @@
 """The parts of the QEMU driver that need no QEMU: endings, console, saved state, disks."""
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -77,20 +79,25 @@ def test_state_survives_and_one_bad_folder_hides_no_other(tmp_path: Path) -> Non
     saved.forget(tmp_path / want().vm)
 
 
-async def test_a_disk_is_an_overlay_and_is_made_once(tmp_path: Path) -> None:
+def test_a_disk_is_an_overlay_and_is_made_once(tmp_path: Path) -> None:
     base, disk = tmp_path / "disk.raw", tmp_path / "disk.qcow2"
     base.write_bytes(b"\0" * 4096)
-    await disks.make_overlay(base, disk, 5)
+    disks.make_overlay(base, disk, 5)
     made = disk.stat()
-    await disks.make_overlay(base, disk, 5)
+    disks.make_overlay(base, disk, 5)
     assert (disk.stat().st_ino, made.st_size < 1 << 20, made.st_mode & 0o777) == (made.st_ino, True, 0o600)
+    said = subprocess.run(["qemu-img", "info", "--output=json", disk], capture_output=True, check=True).stdout
+    told = json.loads(said)
+    assert (told["virtual-size"], told["backing-filename"]) == (5 << 30, str(base))
+    assert told["backing-filename-format"] == "raw"
+    subprocess.run(["qemu-img", "check", "-q", disk], check=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["disk.qcow2", "disk.raw"]
 
 
-async def test_a_full_host_and_a_missing_image_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_host_and_a_missing_image_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Failure, match="could not be made"):
-        await disks.make_overlay(tmp_path / "none.raw", tmp_path / "disk.qcow2", 5)
+        disks.make_overlay(tmp_path / "none.raw", tmp_path / "disk.qcow2", 5)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(disks, "SPARE_MIB", 1 << 40)
     with pytest.raises(Failure, match="disk is full"):
-        await disks.make_overlay(tmp_path / "none.raw", tmp_path / "disk.qcow2", 5)
+        disks.make_overlay(tmp_path / "none.raw", tmp_path / "disk.qcow2", 5)

@@ -217,7 +217,7 @@ class Disk:
         if not place.exists():
             self.layers.making.add(name)
             try:
-                await disks.make_overlay(below, place, gib, "qcow2" if chain else "raw")
+                disks.make_overlay(below, place, gib, "qcow2" if chain else "raw")
             finally:
                 self.layers.making.discard(name)
             self.layers.instance.give_to_control(place)

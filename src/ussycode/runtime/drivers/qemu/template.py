@@ -144,11 +144,7 @@ class Workshop:
 
     async def _make_disk(self, draft: Template, image: Image) -> None:
         place = self.layers.path(draft.layer)
-        self.layers.making.add(draft.layer)
-        try:
-            await disks.make_overlay(image.disk, place, draft.gib)
-        finally:
-            self.layers.making.discard(draft.layer)
+        disks.make_overlay(image.disk, place, draft.gib)
         self.instance.give_to_control(place)
         await self.helper.disk_own(draft.machine, NUMBER, draft.layer)
 
