@@ -86,12 +86,12 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
         """More of the request body."""
 
     @abc.abstractmethod
-    def _refuse(self, refused: Refused) -> None:
-        """What comes cannot be served; nothing further on this connection is."""
+    def _refuse(self, refused: Refused, said: bytes = b"") -> None:
+        """What comes cannot be served; nothing further on this connection is. `said` is what there is of the head."""
 
     @abc.abstractmethod
-    def _reply(self, reply: Local, reason: str = "") -> None:
-        """Answer the request under way from here."""
+    def _reply(self, reply: Local, reason: str = "", to_head: bool = False) -> None:
+        """Answer the request under way from here; `to_head` says that it is HEAD although it could not be read."""
 
     @abc.abstractmethod
     def _note(self, status: int, reason: str) -> None:
@@ -179,7 +179,7 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
         """The present phase took too long."""
         if self._phase is HEAD and self._partial and self._buffer:
             seconds = self._edge.settings.head_timeout
-            self._refuse(Refused(408, f"the request head did not arrive within {seconds:g} seconds"))
+            self._refuse(Refused(408, f"the request head did not arrive within {seconds:g} seconds"), self._buffer)
         elif self._phase is BUSY and not self._status:
             self._leave_upstream()
             self._reply(pages.REQUEST_STALLED if self._framing is not None else pages.APP_SLOW)
@@ -236,9 +236,9 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
         # What was looked at is not looked at again: a head that comes byte by byte must not cost its square.
         looked, self._looked = self._looked, max(0, len(self._buffer) - 3)
         if len(self._buffer) > MAX_HEAD:
-            self._refuse(Refused(431, f"the request head is longer than {MAX_HEAD} bytes"))
+            self._refuse(Refused(431, f"the request head is longer than {MAX_HEAD} bytes"), self._buffer)
         elif BARE_LF(self._buffer, looked) is not None:
-            self._refuse(Refused(400, "the request head is malformed"))
+            self._refuse(Refused(400, "the request head is malformed"), self._buffer)
         elif not self._partial:
             self._partial = True
             self.deadline = self._edge.deadlines.now + self._edge.settings.head_timeout

@@ -50,7 +50,7 @@ class VisitorConnection(Exchange):
         try:
             request = self._read(head)
         except Refused as refused:
-            self._refuse(refused)
+            self._refuse(refused, head)
             return
         self._request = request
         self._close = request.close or edge.draining
@@ -143,11 +143,11 @@ class VisitorConnection(Exchange):
 
     # Answering
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, refused: Refused, said: bytes = b"") -> None:
         if not self._began:
             self._began, self._started, self._id = True, time.perf_counter(), self._edge.request_ids.new()
         self._framing = UntilClose()  # whatever else comes is not read as a request
-        self._reply(Local(refused.status, "malformed", refused.sentence))
+        self._reply(Local(refused.status, "malformed", refused.sentence), to_head=said.startswith(b"HEAD "))
 
     def _failure(self, reason: str) -> Local:
         if self._pool is self._edge.platform:
@@ -158,11 +158,11 @@ class VisitorConnection(Exchange):
         timing = b"Server-Timing: wake;dur=%d\r\n" % (self._woken * 1000) if self._woken else b""
         return b"X-Request-Id: %b\r\n%b%b" % (self._id, timing, self._edge.degraded)
 
-    def _reply(self, reply: Local, reason: str = "") -> None:
+    def _reply(self, reply: Local, reason: str = "", to_head: bool = False) -> None:
         request = self._request
         self._skip_body()
         close = self._close or self._framing is not None
-        to_head = request is not None and request.method == b"HEAD"
+        to_head = to_head or (request is not None and request.method == b"HEAD")
         self._status = reply.status
         self._close = close
         page = request is not None and request.wants_page
