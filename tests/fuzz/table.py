@@ -12,6 +12,7 @@ from ussycode.doors.edge.edge import READ_SIZE, Edge
 from ussycode.doors.edge.pool import Guest, Pool
 from ussycode.doors.edge.requestids import RequestIds
 from ussycode.doors.edge.settings import EdgeSettings
+from ussycode.doors.edge.timed import Deadlines
 from ussycode.doors.edge.upstream import TUNNEL, Upstream
 from ussycode.doors.edge.visitor import VisitorConnection
 from ussycode.wire.edge import EdgeSession, EdgeUser, EdgeVm, Snapshot
@@ -38,14 +39,17 @@ class Wire:
         self.aborted = False
         self.told = False
         """`connection_lost` was called."""
+        self.paused = False
 
     def write(self, data: bytes) -> None:
         if not self.closing:
             self.out += data
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.paused = True
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        self.paused = False
 
     def close(self) -> None:
         self.closing = True
@@ -119,6 +123,8 @@ class TableEdge(Edge):
         settings = EdgeSettings(domain="localhost", https_fds=[], control_socket="", feed_socket="")
         super().__init__(settings, ManualClock(), AccessLog("", "info"))
         self.request_ids, self.read_buffer = _IDS, _BUFFER
+        self.at = 0.0
+        self.deadlines = Deadlines(lambda: self.at)
         self.waiting: list[Coroutine[None, None, None]] = []
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -139,6 +145,8 @@ class Table:
     def __init__(self, said: list[bytes]) -> None:
         """`said` is what apps answer, in turn; after that they answer OK."""
         self.said = said
+        self.hangs_up = True
+        """Apps that say odd things hang up behind them."""
         self.arms: list[Arm] = []
         self.reached: list[Reached] = []
         self.edge = TableEdge()
@@ -173,6 +181,12 @@ class Table:
             self.visitor.connection_lost(None)
             self.settle()
 
+    def after(self, seconds: float) -> None:
+        """Time passes, second by second as far as anybody can tell."""
+        self.edge.at += seconds
+        self.edge.tick()
+        self.settle()
+
     def leave(self) -> None:
         """The visitor goes."""
         if not self.wire.told:
@@ -204,9 +218,11 @@ class Table:
 
     def _answer(self, arm: Arm) -> None:
         said = self.said.pop(0) if self.said else OK
+        if not said and not self.hangs_up:
+            return
         if arm.hello and arm.read and arm.upstream._greeting:
             said = GREETING + said
         if said:
             arm.upstream.data_received(said)
-        if said != OK and not said.endswith(OK) and not arm.wire.closing:
-            arm.wire.closing = True  # an app that says odd things hangs up behind them
+        if self.hangs_up and not said.endswith(OK) and not arm.wire.closing:
+            arm.wire.closing = True

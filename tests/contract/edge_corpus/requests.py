@@ -153,7 +153,7 @@ LINES = (
     refused("TLS inside TLS", first="\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", host=""),
     refused("a hundred and one headers", *(f"A{i}: b" for i in range(100)), first=GET, status=431),
     refused("a head without an end", "A: " + "a" * 40_000, first=GET, status=431),
-    refused("a target without an end", first="GET /" + "a" * 40_000 + " HTTP/1.1", status=431),
+    refused("a target without an end", first="GET /" + "a" * 40_000 + " HTTP/1.1", status=414),
     refused("CONNECT", first=f"CONNECT {HOST}:443 HTTP/1.1"),
     refused("CONNECT to a path", first="CONNECT / HTTP/1.1", status=405),
     refused("TRACE", first="TRACE / HTTP/1.1", status=405),

@@ -32,6 +32,8 @@ HANDSHAKE_TIMEOUT = 10.0
 """Seconds for a TLS handshake."""
 GARBAGE = 20_000
 """Allocations between collections: requests leave no cycles, so looking often only costs."""
+PROBE_AFTER = 60
+"""Seconds of silence after which TCP asks whether a visitor is still there; a minute later it counts as gone."""
 SHUTDOWN_TIMEOUT = 3.0
 """Seconds for the end of a TLS connection."""
 DRAIN = 5.0
@@ -102,7 +104,7 @@ async def _listen(edge: Edge, tls: ssl.SSLContext | None) -> list[asyncio.Abstra
     ]
     for fd, made in secure:
         servers.append(await loop.create_server(
-            made, sock=socket.socket(fileno=fd), ssl=tls, backlog=BACKLOG,
+            made, sock=_probing(socket.socket(fileno=fd)), ssl=tls, backlog=BACKLOG,
             ssl_handshake_timeout=HANDSHAKE_TIMEOUT, ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
         ))
     for fd in edge.settings.http_fds:
@@ -114,6 +116,15 @@ async def _listen(edge: Edge, tls: ssl.SSLContext | None) -> list[asyncio.Abstra
     if edge.settings.operator_socket:
         servers.append(await _operator(edge))
     return servers
+
+
+def _probing(listener: socket.socket) -> socket.socket:
+    """The listener, whose connections are asked for a sign of life when silent: a stream may be silent for hours,
+    and a visitor whose network is gone never says goodbye. Linux hands these options on to accepted connections."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, PROBE_AFTER), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4)):
+        listener.setsockopt(socket.IPPROTO_TCP, option, value)
+    return listener
 
 
 async def _operator(edge: Edge) -> asyncio.AbstractServer:

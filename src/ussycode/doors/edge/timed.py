@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 NEVER = math.inf
@@ -21,14 +22,15 @@ class Timed(Protocol):
 class Deadlines:
     """Everybody with a deadline. Late by a second at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.members: set[Timed] = set()
-        self.now = time.monotonic()
+        self._monotonic = monotonic
+        self.now = monotonic()
         """Monotonic time of the last look: precise enough to set deadlines from."""
 
     def tick(self) -> float:
         """Call whoever is due; the time now."""
-        self.now = now = time.monotonic()
+        self.now = now = self._monotonic()
         for member in [m for m in self.members if m.deadline <= now]:
             member.on_deadline()
         return now
