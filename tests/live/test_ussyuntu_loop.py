@@ -42,6 +42,24 @@ def test_it_is_an_ordinary_linux_with_tools_and_sudo(place: Platform) -> None:
     assert "0 loaded units listed" in done.out
 
 
+def test_a_fresh_machine_holds_to_its_contract(place: Platform) -> None:
+    """Checked from inside, clause by clause, by the person who would rely on it."""
+    program = (Path(__file__).parent / "contract_check.py").read_bytes()
+    done = place.ssh("box@localhost", "python3 -", stdin=program, seconds=120)
+    assert done.out == "the contract holds\n", done.out + done.err
+    made = "cd $(mktemp -d) && go mod init x 2>/dev/null && printf 'package main\nfunc main() { println(42) }' > x.go"
+    assert "42" in place.ssh("box@localhost", f"{made} && go run . 2>&1", seconds=200).out
+    made = "node -p 6*7; uv venv -q ~/v && ~/v/bin/python -c 'print(6*7)'; npm -v >/dev/null && echo npm"
+    assert place.ssh("box@localhost", made, seconds=120).out == "42\n42\nnpm\n"
+
+
+def test_the_root_is_as_large_as_was_asked(place: Platform) -> None:
+    size = int(place.ssh("box@localhost", "df --output=size -BM / | tail -1 | tr -dc 0-9").out)
+    assert size > 4800
+    assert place.lobby("resize", "box", "--disk", "6G", seconds=60).status == 0
+    assert int(place.ssh("box@localhost", "df --output=size -BM / | tail -1 | tr -dc 0-9").out) > 5800
+
+
 def test_variables_reach_commands_login_shells_and_services(place: Platform) -> None:
     shown = "printenv COLOUR QUOTED"
     for how in (shown, f"bash -lc '{shown}'", f"sudo systemd-run --quiet --wait --pipe {shown}",
@@ -71,6 +89,7 @@ def test_a_key_added_later_works_in_the_guest_and_a_removed_one_does_not(place: 
 
 def test_user_services_work_and_a_reboot_from_inside_comes_back(place: Platform) -> None:
     assert place.ssh("box@localhost", "systemctl --user is-system-running").out == "running\n"
+    place.ssh("box@localhost", "logger -t mark remember-me")
     before = place.ssh("box@localhost", "cat /proc/sys/kernel/random/boot_id").out
     place.ssh("box@localhost", "touch kept; sudo systemctl reboot")
 
@@ -80,6 +99,7 @@ def test_user_services_work_and_a_reboot_from_inside_comes_back(place: Platform)
 
     until(back, 90, "the reboot")
     until_booted(place)
+    assert "remember-me" in place.ssh("box@localhost", "sudo journalctl -b -1 -t mark --no-pager").out
 
 
 def test_a_guest_that_shuts_down_is_stopped_and_restart_brings_it_back(place: Platform) -> None:

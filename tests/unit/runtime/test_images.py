@@ -131,7 +131,8 @@ def test_a_build_that_cannot_fit_is_refused_with_both_numbers(tmp_path: Path) ->
 
 
 def test_paths_with_blanks_reach_the_build_as_one_word(tmp_path: Path) -> None:
-    made = build.command(recipe.load("ussyuntu", SHIPPED), "bookworm", tmp_path / "a b", tmp_path / "it's debs")
+    folders = (tmp_path / "a b", tmp_path / "it's debs", tmp_path / "tools")
+    made = build.command(recipe.load("ussyuntu", SHIPPED), "bookworm", *folders)
     assert any("'\"'\"'" in word for word in made)
     assert made[-3:] == ["bookworm", str(tmp_path / "a b"), "-"]
 

@@ -22,6 +22,8 @@ MAX_UNASKED = 64
 """Frames nobody asked for that one connection may carry; a guest that sends more is hung up on."""
 FIRST_RETRY, LAST_RETRY = 0.02, 1.0
 """Seconds between attempts to connect: doubled from the first to the last."""
+MAX_DIGITS = 18
+"""Digits of a number that is believed: what follows goes into 64 bits, with room to calculate."""
 MAX_PORTS = 1024
 """Listening ports that are believed."""
 
@@ -258,7 +260,7 @@ def _port(text: str) -> Port | None:
 
 def _int(fields: Mapping[str, str], key: str) -> int:
     text = fields.get(key, "")
-    if not (text.isascii() and text.isdecimal() and len(text) <= 20):
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
         raise errors.PROTOCOL(why=f"{key} is no number")
     return int(text)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.runtime import host_tool
-from ussycode.runtime.images import disk, mirror
+from ussycode.runtime.images import disk, mirror, wheels
 from ussycode.runtime.images.recipe import Recipe
 from ussycode.runtime.kernel import Progress
 
@@ -70,12 +70,15 @@ def build(recipe: Recipe, work: Path, debs: Path, progress: Progress, apt: Path 
     suite = mirror.codename(Path("/etc/os-release").read_text())
     sources = "".join(entry.line() + "\n" for entry in mirror.archive(apt, suite))
     debs.mkdir(parents=True, exist_ok=True)
-    tree = work / "tree"
-    _bootstrap(command(recipe, suite, tree, debs), sources, progress)
+    tree, tools = work / "tree", work / "tools"
+    progress("fetching tools", 0.01)
+    wheels.lay_out(recipe, debs.parent / "wheels", tools)
+    _bootstrap(command(recipe, suite, tree, debs, tools), sources, progress)
     progress("making the disk", 0.88)
     disk.make(tree, work / "disk.raw", recipe.disk_gib << 30)
     packages = installed(tree)
     shutil.rmtree(tree)
+    shutil.rmtree(tools)
     return Built(work / "disk.raw", packages)
 
 
@@ -86,8 +89,8 @@ def require_space(recipe: Recipe, folder: Path) -> None:
         raise NO_SPACE(name=recipe.name, needed=recipe.needs_mib, free=free, folder=folder)
 
 
-def command(recipe: Recipe, suite: str, tree: Path, debs: Path) -> list[str]:
-    """The mmdebstrap call that makes `tree`; it reads the archive entries from stdin.
+def command(recipe: Recipe, suite: str, tree: Path, debs: Path, tools: Path) -> list[str]:
+    """The mmdebstrap call that makes `tree`, with `tools` as its /usr/local; it reads the archive entries from stdin.
 
     It runs in namespaces of its own: when it is killed, its processes end and its mounts of /dev and /proc
     are gone before anybody removes the folder they were in.
@@ -98,15 +101,16 @@ def command(recipe: Recipe, suite: str, tree: Path, debs: Path) -> list[str]:
         f"--include={','.join(recipe.packages)}",
         *(f"--dpkgopt={line}" for line in (*SLIM, *(f"path-exclude={path}" for path in recipe.exclude))),
         "--aptopt=Acquire::Languages \"none\"", "--aptopt=APT::Install-Recommends \"false\"",
-        *_hooks(recipe, debs), suite, str(tree), "-",
+        *_hooks(recipe, debs, tools), suite, str(tree), "-",
     ]
 
 
-def _hooks(recipe: Recipe, debs: Path) -> Iterator[str]:
+def _hooks(recipe: Recipe, debs: Path, tools: Path) -> Iterator[str]:
     cache, archives = shlex.quote(str(debs)), '"$1"/var/cache/apt/archives'
     yield f"--setup-hook=mkdir -p {archives} && find {cache} -name '*.deb' -exec cp -l -t {archives} {{}} +"
     yield "--setup-hook=printf 'force-unsafe-io\\n' > \"$1\"/etc/dpkg/dpkg.cfg.d/building"
     yield f"--customize-hook=find {archives} -name '*.deb' -exec cp -ln -t {cache} {{}} +"
+    yield f"--customize-hook=cp -rT {shlex.quote(str(tools))} \"$1\"/usr/local"
     yield f"--customize-hook=cp -rT {shlex.quote(str(recipe.overlay))} \"$1\""
     yield f"--customize-hook=upload {shlex.quote(str(recipe.script))} /customize.sh"
     yield "--customize-hook=chroot \"$1\" sh -eu /customize.sh"

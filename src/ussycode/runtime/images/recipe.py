@@ -54,6 +54,11 @@ class Recipe:
         return self.folder / "customize.sh"
 
     @property
+    def wheels(self) -> Path:
+        """Pinned wheels that are unpacked below /usr/local; need not exist."""
+        return self.folder / "wheels.txt"
+
+    @property
     def digest(self) -> str:
         """SHA-256 over the names, modes and bytes of the recipe's files, as hex."""
         hasher = hashlib.sha256()
