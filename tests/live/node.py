@@ -6,11 +6,11 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from ussycode.base.clock import SystemClock
+from ussycode.base.clock import Clock, SystemClock
 from ussycode.runtime.drivers.qemu import saved
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
 from ussycode.runtime.drivers.qemu.templates import Limits
@@ -37,13 +37,14 @@ class Node:
     helper: HelperClient
     process: BaseProcess
     policy: Policy = USUAL
+    clock: Clock = field(default_factory=SystemClock)
 
     async def driver(
         self, boot_timeout: float = BOOT_SECONDS, check_seconds: float = CHECK_SECONDS, limits: Limits | None = None,
     ) -> QemuDriver:
         """An opened driver, as a fresh control process would make it; without `limits` it has no templates."""
         driver = QemuDriver(
-            self.instance, self.images, self.helper, Accel.TCG, SystemClock(), boot_timeout, check_seconds, limits,
+            self.instance, self.images, self.helper, Accel.TCG, self.clock, boot_timeout, check_seconds, limits,
         )
         await driver.open()
         return driver

@@ -12,8 +12,9 @@ from tests.contract.check_driver import look, until, want
 from tests.live.node import Node, running_node
 from tests.live.test_disks import VM
 from tests.live.test_driver_live import booted, ended, says
+from ussycode.base.clock import SystemClock
 from ussycode.runtime.driver import Origin, OriginKind, Phase
-from ussycode.runtime.drivers.qemu import endings
+from ussycode.runtime.drivers.qemu import clocks, endings
 from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.kernel import BootFiles
 from ussycode.runtime.net import taps
@@ -45,6 +46,29 @@ async def test_a_damaged_disk_is_told_of_and_a_snapshot_brings_the_vm_back(node:
     await driver.start(back)
     await until(driver, VM, Phase.RUNNING)
     assert await says(driver, "cat ~/note") == "precious"
+    await driver.close()
+
+
+class Moved:
+    """The host's clock, set to another time."""
+
+    by = 0.0
+
+    def now(self) -> float:
+        return SystemClock().now() + self.by
+
+
+async def test_a_guests_clock_follows_the_hosts_when_that_jumps(node: Node) -> None:
+    node.clock = clock = Moved()
+    driver = await booted(node)
+    for jump in (7200.0, -86_400.0):
+        clock.by += jump
+        assert await driver.sample(VM) is not None
+        assert abs(int(await says(driver, "date +%s")) - clock.now()) < 60
+        assert (await look(driver, VM)).warning == clocks.sentence(jump)
+        await driver.sample(VM)
+        assert (await look(driver, VM)).warning == "", "said once"
+    assert await says(driver, "echo alive") == "alive"
     await driver.close()
 
 

@@ -16,7 +16,7 @@ from ussycode.base.clock import Clock
 from ussycode.base.errors import Failure
 from ussycode.runtime import disks
 from ussycode.runtime.driver import Egress, Phase, Sample, Seen, Want
-from ussycode.runtime.drivers.qemu import console, endings, fullness, memory
+from ussycode.runtime.drivers.qemu import clocks, console, endings, fullness, memory
 from ussycode.runtime.drivers.qemu import template as making
 from ussycode.runtime.drivers.qemu.live import Running
 from ussycode.runtime.drivers.qemu.monitor import Monitor
@@ -80,6 +80,7 @@ class Machine:
     saved: Saved
     verbs: asyncio.Lock = field(default_factory=asyncio.Lock)
     disk: Disk = field(init=False)
+    _told: clocks.Told = field(init=False)
     _life: asyncio.Task[None] | None = None
     _watch: Watch | None = None
     _monitor: Monitor | None = None
@@ -89,6 +90,7 @@ class Machine:
     _warnings: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._told = clocks.Told(self.host.clock)
         self.disk = Disk(self.host.layers, lambda: self.saved, self._keep)
 
     @property
@@ -264,6 +266,7 @@ class Machine:
         used = await self.host.helper.usage(want.vm, want.number)
         cpu = used.cpu_ns / 1e9 if used.cpu_ns >= 0 else -1
         total, free = await self._filling()
+        await self._keep_time()
         net = taps.counted(self.host.instance, want.number)
         moved = (-1, -1) if self._monitor is None else await self._monitor.moved()
         disk = allocated(self.disk.path)
@@ -279,6 +282,15 @@ class Machine:
             return -1, -1
         self._warn("disk", fullness.warning(said.disk_total, said.disk_free))
         return said.disk_total, said.disk_free
+
+    async def _keep_time(self) -> None:
+        """Let the guest's clock follow the host's when that was set to another time; its owner is told once."""
+        moved = self._told.off()
+        self._warn("clock", clocks.sentence(moved) if moved else "")
+        if moved and self._channel is not None:
+            with suppress(Failure):
+                await self._channel.configure(self._identity(self.saved.want), timeout=CONFIGURE_SECONDS)
+                self._told.now()
 
     def _warn(self, about: str, sentence: str) -> None:
         if self._warnings.get(about, "") != sentence:
@@ -591,6 +603,7 @@ class Machine:
                     await channel.ready(seconds)
                     with suppress(Failure):  # a connection lost half way through is made again
                         await channel.configure(self._identity(self.saved.want), timeout=CONFIGURE_SECONDS)
+                        self._told.now()
                         return True
         except (TimeoutError, Failure):
             return False
