@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,11 +54,12 @@ class World:
     async def disk_own(self, vm: str, number: int, disk: str) -> None:
         self.step()
         assert (self.instance.layers / disk).exists()
-        assert disk not in self.sealed, "a layer is nobody's to write"
+        assert disk not in self.sealed or (self.layers.reflinks and disk == self.saved.top), "a layer is nobody's"
+        self.sealed.discard(disk)
 
     async def disk_seal(self, vm: str, number: int, disk: str) -> None:
         self.step()
-        assert self.machine is None or self.machine.top != disk, "it is written to"
+        assert self.machine is None or self.machine.top != disk or self.layers.reflinks, "it is written to"
         self.sealed.add(disk)
 
     @property
@@ -88,6 +90,12 @@ class Machine:
 
     async def stands_on(self) -> str:
         return str(self.world.instance.layers / self.top)
+
+    @contextlib.asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        self.world.step()
+        yield
+        self.world.step()
 
 
 @pytest.fixture

@@ -195,9 +195,12 @@ class QemuDriver:
         image = self._image(machine.saved.want, machine)
         config = written(_run_as(machine.saved))
         if form is Form.QCOW2:
-            return await self._frozen(machine, image, lambda disk: exporting.of_disk(disk, config))
+            made = await self._frozen(machine, image, lambda disk: exporting.of_disk(disk, config))
+            await self._sweep()  # where a layer was made for this alone, its open file is all that is needed
+            return made
         async with self._packing:
             packing = await self._frozen(machine, image, lambda disk: exporting.begin_packing(form, disk, config))
+            await self._sweep()
             try:
                 return await asyncio.to_thread(packing.export)
             except BaseException:

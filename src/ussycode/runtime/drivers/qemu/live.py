@@ -1,7 +1,8 @@
 """A running machine as its disk sees it: the guest is held still while it changes to another layer."""
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,23 @@ class Running:
             _log.info("a guest was not held still", why=failure.sentence)
         try:
             await self.monitor.switch(top)
+        finally:
+            with suppress(Failure):
+                await self.channel.thaw()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """While the block runs the guest stands still and its disk's file is whole. Raises MONITOR_FAILED."""
+        try:
+            await self.channel.freeze()
+        except Failure as failure:
+            _log.info("a guest was not held still", why=failure.sentence)
+        try:
+            await self.monitor.halt()  # which makes QEMU write what it holds back of the file's own tables
+            try:
+                yield
+            finally:
+                await self.monitor.go_on()
         finally:
             with suppress(Failure):
                 await self.channel.thaw()

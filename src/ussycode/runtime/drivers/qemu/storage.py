@@ -5,8 +5,9 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,7 @@ import structlog
 from msgspec.structs import replace
 
 from ussycode.base.errors import ErrorCode, Kind
-from ussycode.runtime import disks
+from ussycode.runtime import disks, reflinks
 from ussycode.runtime.driver import Snapshot
 from ussycode.runtime.drivers.qemu.saved import Kept, Saved
 from ussycode.runtime.instance import Instance
@@ -52,6 +53,10 @@ class Live(Protocol):
 
     async def stands_on(self) -> str:
         """The file that is written to now; raises DISK_FAILED."""
+        ...
+
+    def held(self) -> AbstractAsyncContextManager[None]:
+        """While the block runs it stands still, and all it wrote is in its file. Raises a declared Failure."""
         ...
 
 
@@ -117,8 +122,15 @@ class Layers:
         """A layer has another size now."""
         self._sizes.pop(name, None)
 
+    @cached_property
+    def reflinks(self) -> bool:
+        """Whether a disk can be kept as a file of its own that shares its bytes."""
+        return reflinks.possible(self.instance.layers)
+
     def size(self, name: str) -> int:
-        """Bytes on the host that a sealed layer takes; 0 for one that is gone."""
+        """Bytes on the host that a sealed layer takes, shared ones not counted; 0 for one that is gone."""
+        if self.reflinks:
+            return reflinks.alone(self.path(name))
         if name not in self._sizes:
             self._sizes[name] = allocated(self.path(name))
         return self._sizes[name]
@@ -169,6 +181,8 @@ class Disk:
     async def freeze(self, live: Live | None, gib: int = 0) -> Ground:
         """Make all that was written so far a sealed layer; the VM goes on above it, `gib` large if that is more.
 
+        Where files share bytes the layer is a copy of the top, and the VM goes on writing the top itself.
+
         Raises NO_ROOM, TOO_DEEP, DISK_FAILED or the helper's refusal; the disk is then as it was.
         """
         await self.settle(live)
@@ -178,6 +192,8 @@ class Disk:
             return Ground(saved.chain, now)
         if len(saved.chain) >= MAX_CHAIN:
             raise TOO_DEEP(limit=MAX_CHAIN)
+        if self.layers.reflinks and gib <= now:
+            return await self._copied(live, now)
         pending, size = new_name(), max(gib, now)
         self.keep(replace(saved, pending=pending))
         await self._overlay(pending, (saved.top, *saved.chain), None, size)
@@ -186,12 +202,32 @@ class Disk:
         await self._go_on(size, fresh=live is None)
         return Ground(self.record().chain, size)
 
+    async def _copied(self, live: Live | None, size: int) -> Ground:
+        """The same by a copy that shares bytes: no chain grows. It is the caller's to write down who needs it."""
+        saved, copy = self.record(), new_name()
+        disks.require_room(self.layers.instance.layers)
+        self.keep(replace(saved, draft=copy))
+        # Ours to read for a moment; a machine that runs holds it open already and goes on writing.
+        await self.layers.helper.disk_seal(saved.want.vm, saved.want.number, saved.top)
+        try:
+            async with live.held() if live is not None else nullcontext():
+                await asyncio.to_thread(reflinks.clone, self.path, self.layers.path(copy))
+        except OSError as error:
+            raise disks.DISK_FAILED(why="it could not be copied").because(error) from error
+        finally:
+            await self._own(saved.top)
+        self.layers.instance.give_to_control(self.layers.path(copy))
+        self.keep(replace(self.record(), draft=""))
+        return Ground((copy, *saved.chain), size)
+
     async def settle(self, live: Live | None) -> None:
         """Complete a freeze that was cut off, or undo it when the running machine had not taken part yet."""
         self._name_old_disk(live)
         saved = self.record()
         if not saved.pending and not saved.draft:
             return
+        if saved.draft and self.path.exists():
+            await self._own(saved.top)  # a copy of it that was cut off may have left it with us
         pending = self.layers.path(saved.pending)
         begun = bool(saved.pending) and pending.exists()
         if begun and live is not None:
