@@ -3,12 +3,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
+import mcp
 import pytest
+from mcp.client.streamable_http import streamable_http_client
 
-from tests.product.web_world import ALL, HOME, Answer, WebWorld, web_world
+from tests.product.web_world import HOME, Answer, WebWorld, web_world
 from ussycode.catalog import COMMANDS, declined
 from ussycode.doors.web.mcp import LEFT_OUT, TOOLS, words_of
 
@@ -19,9 +23,13 @@ async def place(guest_program: Path, tmp_path: Path) -> AsyncIterator[WebWorld]:
         yield made
 
 
+EVERYTHING = frozenset(c.name for c in COMMANDS) - {"usy0-to-usy1"}
+MANY = json.dumps({"cmds": sorted(EVERYTHING)})
+
+
 async def ask(place: WebWorld, method: str, params: Any = None, token: str | None = None, **message: Any) -> Answer:
     body = {"jsonrpc": "2.0", "id": 7, "method": method, "params": params or {}, **message}
-    bearer = place.alice.token(ALL) if token is None else token
+    bearer = place.alice.token(MANY) if token is None else token
     headers = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
     return await place.ask("POST", HOME + "/mcp", data=json.dumps(body), headers=headers)
 
@@ -37,7 +45,7 @@ async def test_a_client_learns_every_command_as_a_tool(place: WebWorld) -> None:
     assert (await ask(place, "notifications/initialized", id=None)).status == 200
     tools = {t["name"]: t for t in (await ask(place, "tools/list")).json["result"]["tools"]}
     offered = [c for c in COMMANDS if c.name not in LEFT_OUT and c not in declined.ALL]
-    assert set(tools) == {c.name.replace(" ", "_") for c in offered}
+    assert set(tools) == {c.name.replace(" ", "_") for c in offered if c.name in EVERYTHING}
     assert tools["rm"]["annotations"] == {"readOnlyHint": False, "destructiveHint": True}
     assert tools["new"]["inputSchema"]["properties"]["env"]["type"] == "array"
 
@@ -60,6 +68,46 @@ async def test_what_a_token_does_not_allow_is_refused_and_a_bad_one_opens_nothin
     stranger = await ask(place, "tools/list", token="usy0.nonsense")
     assert stranger.status == 401
     assert "WWW-Authenticate" in stranger.headers
+
+
+@asynccontextmanager
+async def official(place: WebWorld, cmds: list[str], mode: str = "auto") -> AsyncIterator[mcp.Client]:
+    """The protocol's own client, which none of us wrote, with a token for `cmds`."""
+    bearer = place.alice.token(json.dumps({"cmds": cmds}))
+    headers = {"Authorization": f"Bearer {bearer}", "X-Forwarded-Host": "localhost:8443", "X-Forwarded-Proto": "https"}
+    transport = httpx2.AsyncHTTPTransport(uds=str(place.path))
+    async with (
+        httpx2.AsyncClient(transport=transport, headers=headers) as http,
+        mcp.Client(streamable_http_client("http://control/mcp", http_client=http), mode=mode) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_the_official_client_makes_a_vm_and_works_in_it(place: WebWorld, mode: str) -> None:
+    async with official(place, ["new", "ls", "ssh", "rm"], mode) as client:
+        tools = {t.name: t for t in (await client.list_tools()).tools}
+        assert set(tools) == {"new", "ls", "ssh", "rm"}, "a model is told of what its token allows"
+        made = await client.call_tool("new", {"name": "demo", "env": ["A=1"], "cpu": 1})
+        assert not made.is_error and made.structured_content["vm_name"] == "demo"
+        ran = await client.call_tool("ssh", {"vm": "demo", "command": ["echo out; exit 3"]})
+        assert ran.structured_content == {"stdout": "out\n", "stderr": "", "exit_code": 3}
+        gone = await client.call_tool("rm", {"vm": ["demo", "nothere"]})
+        assert gone.structured_content["deleted"] == ["demo"] and gone.structured_content["not_found"] == ["nothere"]
+        refused = await client.call_tool("rename", {"vm": "demo", "new_name": "other"})
+        assert refused.is_error and refused.structured_content["code"] == "token.scope"
+        with pytest.raises(mcp.MCPError, match="no tool is called"):
+            await client.call_tool("format", {})
+
+
+async def test_a_token_for_one_vm_alone_offers_a_shell_in_it_and_no_other(place: WebWorld) -> None:
+    for name in ("demo", "other"):
+        await call(place, "new", name=name)
+    async with official(place, ["ssh demo"]) as client:
+        assert [t.name for t in (await client.list_tools()).tools] == ["ssh"]
+        assert not (await client.call_tool("ssh", {"vm": "demo", "command": ["true"]})).is_error
+        refused = await client.call_tool("ssh", {"vm": "other", "command": ["true"]})
+        assert refused.is_error and refused.structured_content["code"] == "token.scope"
 
 
 @pytest.mark.parametrize(("message", "code"), [

@@ -146,6 +146,14 @@ def _unseen(caller: Caller, reason: Reason) -> Decision:
     return Decision(Reply.HIDE if caller.known else Reply.LOGIN, reason)
 
 
+def names(caller: Caller, command: str) -> bool:
+    """Whether the caller's token names a command, be it for one VM alone: what may be listed, not what is allowed."""
+    allowed = caller.commands
+    if allowed is None or command in allowed:
+        return True
+    return command == "ssh" and any(path.startswith("ssh ") for path in allowed)
+
+
 def _in_scope(facts: Facts) -> bool:
     allowed = facts.caller.commands
     if allowed is None or not facts.command:

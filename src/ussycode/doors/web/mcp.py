@@ -8,6 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ussycode.access import decide as scope
 from ussycode.access.facts import Caller
 from ussycode.base.errors import ErrorCode, Failure, Kind
 from ussycode.catalog import TREE, declined
@@ -82,7 +83,7 @@ class McpDoor:
             case "ping":
                 return {}
             case "tools/list":
-                return {"tools": [_tool(name, command) for name, command in TOOLS.items()]}
+                return {"tools": [_tool(name, c) for name, c in TOOLS.items() if scope.names(caller, c.name)]}
             case "tools/call":
                 return await self._call(given, caller, asked)
         raise RpcError(NO_METHOD, f"no method is called {message['method']!r}")
