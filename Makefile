@@ -7,8 +7,8 @@ APT_RUN := gcc libc6-dev linux-libc-dev musl-tools binutils qemu-system-x86 qemu
 APT_TEST := fdisk xfsprogs btrfs-progs runc curl rsync git procps chromium libnss3-tools nodejs docker-registry bind9-libs haproxy pebble zsh fish
 APT_BENCH := wrk
 
-# A file of tests is run by one process, in the order of the folders: guests first, so that nothing waits at the end.
-TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
+# One process runs what boots guests, another the rest meanwhile; see tests/conftest.py.
+SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help setup setup-front setup-test up test check golden docs bench nightly fuzz
 help:
@@ -47,7 +47,7 @@ up: setup
 
 test: setup-test check
 	$(SUDO) $(BIN)/python -m tests.live.prepare
-	$(SUDO) $(BIN)/python -m pytest $(TWO_AT_A_TIME)
+	$(SUDO) $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 check: setup-test
 	$(BIN)/ruff check src tests bench

@@ -115,7 +115,7 @@ async def test_a_guest_that_never_boots_is_one_sentence_and_nothing_is_left() ->
     async with world(NeverDriver()) as w:
         owner = await w.person("olive")
         outcome = await w.run(owner, "new --name demo")
-        assert outcome.failure is not None and outcome.failure.code == "vm.not_up"
+        assert outcome.failure is not None and outcome.failure.code == "vm.not_made"
         assert "did not answer" in outcome.failure.sentence
         while w.driver.vms:
             await asyncio.wait_for(w.loop.settled(), 5)
@@ -128,7 +128,7 @@ async def test_a_full_disk_is_one_sentence_and_the_name_is_free_again() -> None:
     async with world(DiskFullDriver()) as w:
         owner = await w.person("olive")
         code, status = await w.fails(owner, "new --name demo")
-        assert (code, status) == ("vm.not_up", 1)
+        assert (code, status) == ("vm.not_made", 1)
         assert (await w.does(owner, "ls"))["vms"] == []
 
 

@@ -37,6 +37,7 @@ async def test_the_same_pages_have_addresses(place: WebWorld) -> None:
     assert (await place.ask("GET", HOME + "/docs/first-vm")).text == page.text
     assert page.text.strip() in (await place.ask("GET", HOME + "/docs/all.md")).text
     assert HOME + "/docs/first-vm.md" in (await place.ask("GET", HOME + "/llms.txt")).text
+    assert "# Your first VM" in (await place.ask("GET", HOME + "/llms-full.txt")).text
     assert (await place.ask("GET", HOME + "/docs/..%2f..%2fetc%2fpasswd")).status == 404
 
 

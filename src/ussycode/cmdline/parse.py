@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.errors import ErrorCode, Kind, printable
 from ussycode.cmdline.spec import Command, Param, truth
 
 UNKNOWN_FLAG = ErrorCode(
@@ -20,6 +20,10 @@ BAD_VALUE = ErrorCode(
 )
 MISSING_WORD = ErrorCode("usage.missing_word", Kind.USAGE, "{command} needs {what}", hint="usage: {usage}")
 TOO_MANY = ErrorCode("usage.too_many_words", Kind.USAGE, "{command} has no use for {word}", hint="usage: {usage}")
+
+
+SHOWN = 60
+"""Characters of a value that is not usable that are told back."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ def parse(command: Command, words: Sequence[str], json: bool = False) -> Parsed:
 
 
 def usage(command: Command) -> str:
-    """One line: `new [--name NAME] [--image IMAGE]`."""
-    return " ".join((command.name, *(_shape(p) for p in command.params)))
+    """One line: `new [--name NAME] [--image IMAGE]`, without flags that are only answered with a reason."""
+    return " ".join((command.name, *(_shape(p) for p in command.params if p.offered)))
 
 
 def _shape(param: Param) -> str:
@@ -131,7 +135,7 @@ def _value(command: Command, param: Param, text: str) -> Any:
         return param.parse(text)
     except ValueError as why:
         what = param.flag if param.kind in ("flag", "switch") else param.name.replace("_", " ")
-        raise BAD_VALUE(what=what, value=repr(text), why=why, command=command.name) from None
+        raise BAD_VALUE(what=what, value=printable(repr(text), SHOWN), why=why, command=command.name) from None
 
 
 def _build(reading: _Reading) -> Any:
@@ -153,4 +157,6 @@ def _build(reading: _Reading) -> Any:
 
 
 def _missing(command: Command, param: Param) -> Exception:
-    return MISSING_WORD(command=command.name, what=f"a {param.name.replace('_', ' ')}", usage=usage(command))
+    article = "an" if param.name[0] in "aeiou" else "a"
+    what = f"{article} {param.name.replace('_', ' ')}"
+    return MISSING_WORD(command=command.name, what=what, usage=usage(command))

@@ -33,6 +33,11 @@ class Param:
     """What Tab offers for a value: a kind such as `vm` or `image`, the words themselves as `on|off`, or nothing."""
 
     @property
+    def offered(self) -> bool:
+        """It does something; one that is not offered is answered with a reason instead."""
+        return not self.help.startswith(NOT_OFFERED.lower())
+
+    @property
     def flag(self) -> str:
         """How it is typed: `--name`."""
         return "--" + self.name.replace("_", "-")

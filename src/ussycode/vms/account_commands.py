@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ussycode.access.actions import Action
 from ussycode.base.clock import rfc3339
-from ussycode.base.errors import printable
+from ussycode.base.errors import ErrorCode, Kind, printable
 from ussycode.cmdline.render import Style, table
 from ussycode.cmdline.spec import ACCOUNT, command, vm, word
 from ussycode.ports import Ctx
@@ -13,6 +13,10 @@ from ussycode.vms import defaults, ops, policy, why
 from ussycode.vms.commands import OneVm
 from ussycode.vms.documents import DefaultsDocument, QuotaDocument, WhyDocument
 
+NOTHING_GIVEN = ErrorCode(
+    "defaults.nothing_given", Kind.USAGE, "there is nothing to write: standard input is empty",
+    hint="pipe it in, or forget the default: defaults delete dev.exe {key}",
+)
 KEYS = "|".join(defaults.KEYS)
 """What Tab offers for a key."""
 
@@ -116,6 +120,8 @@ async def defaults_write(ctx: Ctx, a: Write) -> DefaultsView:
     value = a.value
     if value is None or value in ("-", "/dev/stdin"):
         value = (await ctx.talk.read_stdin(defaults.MAX_VALUE + 1)).decode(errors="replace")
+        if not value:
+            raise NOTHING_GIVEN(key=a.key)
     return DefaultsView(await defaults.write(ctx.app, ctx.permit, a.key, value))
 
 

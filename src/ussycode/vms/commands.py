@@ -188,7 +188,7 @@ async def ls(ctx: Ctx, a: Ls) -> ListView:
     chosen = await ops.chosen_ports(ctx.app) if a.long else {}
     used = await samples.latest(ctx.app, [v.id for v in found]) if a.long else {}
     rows = tuple(_row(ctx, v, chosen.get(v.id)) for v in found)
-    return WatchView(rows, a.long, a.group, used, a.pattern) if a.watch else ListView(rows, a.long, a.group, used)
+    return (WatchView if a.watch else ListView)(rows, a.long, a.group, used, a.pattern)
 
 
 def _row(ctx: Ctx, v: Vm, port: int | None) -> tuple[Vm, VmPlace, int]:

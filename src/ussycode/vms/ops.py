@@ -40,6 +40,10 @@ FOREIGN_DISK = ErrorCode(
 )
 HOST_FULL = ErrorCode("vm.host_full", Kind.UNAVAILABLE, "no address is left for another VM", hint="remove a VM")
 NOT_UP = ErrorCode("vm.not_up", Kind.UNAVAILABLE, "VM {name} did not come up: {why}", hint="try: restart {name}")
+NOT_MADE = ErrorCode(
+    "vm.not_made", Kind.UNAVAILABLE, "VM {name} did not come up and is removed again: {why}",
+    hint="try another image or other sizes; when it is neither, the operator's log knows more",
+)
 SLOW = ErrorCode(
     "vm.slow", Kind.UNAVAILABLE, "VM {name} exists but did not answer within {seconds} s", hint="ls shows when it is up"
 )
@@ -87,7 +91,7 @@ class Spec:
 async def create(app: App, permit: Permit, spec: Spec, talk: Talk) -> Vm:
     """Reserve a VM and wait until it answers; who presses Ctrl-C meanwhile has no VM afterwards.
 
-    Raises NAME_TAKEN, a quota, NO_SUCH_IMAGE, NOT_ENABLED or HOST_FULL with nothing left behind; NOT_UP removes
+    Raises NAME_TAKEN, a quota, NO_SUCH_IMAGE, NOT_ENABLED or HOST_FULL with nothing left behind; NOT_MADE removed
     the VM again; SLOW leaves it, because it may still come up.
     """
     _require_env(spec.env)
@@ -176,7 +180,7 @@ def _new(tx: Tx, owner: str, name: str, spec: Spec) -> Vm:
 
 
 async def until_up(app: App, vm: Vm, remove_on_failure: bool = False) -> Vm:
-    """Wait until the VM answers. Raises SLOW, or NOT_UP with the reason; then it is deleted when told so."""
+    """Wait until the VM answers. Raises SLOW, or NOT_UP with the reason; NOT_MADE when it was told to delete it."""
     async def check() -> Vm | None:
         now = await app.db.read(lambda tx: store.by_id(tx, vm.id))
         if now is None or now.power is Power.ABSENT:
@@ -191,7 +195,8 @@ async def until_up(app: App, vm: Vm, remove_on_failure: bool = False) -> Vm:
     if not found.running:
         if remove_on_failure:
             await _give_up(app, found, SYSTEM)
-        raise NOT_UP(name=vm.name, why=found.detail or "it stopped while booting").because(found.console)
+        error = NOT_MADE if remove_on_failure else NOT_UP
+        raise error(name=vm.name, why=found.detail or "it stopped while booting").because(found.console)
     return found
 
 

@@ -81,11 +81,13 @@ class ListView:
     group: str = ""
     usage: Mapping[str, tuple[float, Sample]] = field(default_factory=dict)
     """By VM id: when it was last looked at, and what it used."""
+    pattern: str = "*"
 
     def text(self, style: Style) -> str:
         """A table; one line of advice when there is none."""
         if not self.rows:
-            return "no VMs yet; type new"
+            none = f"no VM of yours matches {printable(self.pattern)}; ls shows all"
+            return none if self.pattern != "*" else "no VMs yet; type new"
         head = ["NAME", "STATUS", "IMAGE", "URL"]
         head += ["CPU", "MEMORY", "USED", "DISK", "PORT", "ISOLATION", "TAGS"] if self.long else []
         lines = [self._table(title, rows, head, style) for title, rows in self._groups()]
@@ -155,8 +157,6 @@ class ListView:
 @dataclass(frozen=True)
 class WatchView(ListView):
     """The caller's VMs for somebody who wants to follow them; listed once where there is no terminal for it."""
-
-    pattern: str = "*"
 
 
 @dataclass(frozen=True)

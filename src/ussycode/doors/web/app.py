@@ -72,6 +72,7 @@ class Web:
                 "/requests/decline": {"POST": answering.decline},
                 "/logout": {"GET": login.ask_leave, "POST": login.leave}, "/healthz": {"GET": self._healthy},
                 "/docs": {"GET": manual.index}, "/docs.md": {"GET": manual.index}, "/llms.txt": {"GET": manual.llms},
+                "/llms-full.txt": {"GET": manual.whole},
                 "/.well-known/jwks.json": {"GET": self._keys},
                 "/skill.md": {"GET": manual.skill},
             },

@@ -61,6 +61,10 @@ class ManualPages:
         text = _LLMS.format(pages=manual.index(self._home), home=self._home)
         return Response(text, headers=_HEADERS, media_type="text/plain; charset=utf-8")
 
+    async def whole(self, request: Request, asked: Asked) -> Response:
+        """Every page, one after the other."""
+        return Response(manual.whole(), headers=_HEADERS, media_type="text/plain; charset=utf-8")
+
     async def skill(self, request: Request, asked: Asked) -> Response:
         """A SKILL.md: how an agent uses this very platform."""
         return _markdown(skill(self._home, self._ssh))
@@ -78,12 +82,18 @@ description: Make and use persistent Linux VMs with HTTPS addresses on {home}
 
 Every command below works as `{ssh} COMMAND --json` with a registered SSH key, as `POST {home}exec` with the command
 line as body and `Authorization: Bearer TOKEN`, and as a tool of the MCP endpoint `{home}mcp` with the same token.
-One JSON document comes back. A failure is `{{"error": "..."}}` with a status; the sentence says what to do next.
+One JSON document comes back, and nothing asks a question. A failure is `{{"error": "..."}}` with a status; send
+`Accept: application/vnd.ussycode+json` for `code`, `hint` and `request_id` too (over SSH they always come).
+`COMMAND --help` answers with arguments, examples and the JSON Schema of the reply, and does nothing else.
 
 1. Make a machine: `new --name demo`. It answers when the command returns.
-2. Run things: `ssh demo -- uname -a`. Output streams as JSON lines over HTTP.
-3. Serve on the VM's port (see `proxy_port`) and open its `https_url`; it is private until `share set-public demo`.
-4. Remove it: `rm demo`.
+2. Run things: `ssh demo -- uname -a`. Over HTTP, with `Accept: application/x-ndjson`, output streams as JSON lines.
+3. Carry files: scp, sftp and rsync to `demo@HOST`, or `ssh demo -- cat FILE`.
+4. Serve on the VM's port (see `proxy_port`) and open its `https_url`; it is private until `share set-public demo`.
+5. When something is odd: `why demo` says what happened and what to do.
+6. Remove it: `rm demo`. It can be brought back for a week: `trash restore demo`.
+
+A token is made with `ssh-key generate-api-key --cmds new,ls,ssh,rm`; it runs what it lists and nothing else.
 
 ## Commands
 
