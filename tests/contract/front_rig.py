@@ -60,11 +60,12 @@ async def fronted(which: str) -> AsyncIterator[Fronted]:
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         folder.chmod(0o711)
-        port, http_port = free_ports(2)
+        port, http_port, metrics_port = free_ports(3)
         rig = await stack.enter_async_context(running_edge(folder, public_port=port))
         alternate = free_alternate()
         config = load({
             "https_port": str(port), "http_port": str(http_port), "listen": "127.0.0.1",
+            "metrics_port": str(metrics_port),
             "alternate_ports": f"{alternate}-{alternate}",
         }, {})
         ca = _certificates(folder)
