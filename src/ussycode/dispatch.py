@@ -27,6 +27,10 @@ from ussycode.vms.views import RemoveView
 FORBIDDEN = ErrorCode(
     "token.scope", Kind.FORBIDDEN, "this token does not allow {command}", hint="make one whose cmds name it"
 )
+KEY_LIMITED = ErrorCode(
+    "key.limited", Kind.FORBIDDEN, "this key reaches VMs tagged {tag} and may not run {command}",
+    hint="use another key of yours: ssh-key list",
+)
 NOT_ADMIN = ErrorCode("access.role", Kind.FORBIDDEN, "{command} is for admins", hint="ask the operator")
 SIGN_IN = ErrorCode("access.sign_in", Kind.UNAUTHENTICATED, "sign in first", hint="connect with a registered SSH key")
 SSH_NO_VM = ErrorCode("ssh.no_vm", Kind.NOT_FOUND, 'VM "{name}" not found', hint="ls shows your VMs")
@@ -134,7 +138,7 @@ def _permits(
         if allowed is not None:
             made[name] = allowed
         elif not several or decision.reply is not Reply.HIDE:
-            raise _refusal(command, name, decision)
+            raise _refusal(command, name, decision, caller)
     return made
 
 
@@ -147,7 +151,9 @@ async def _with_a_guess(app: App, caller: Caller, failure: Failure) -> Failure:
     return failure
 
 
-def _refusal(command: Command, name: str, decision: Decision) -> Failure:
+def _refusal(command: Command, name: str, decision: Decision, caller: Caller) -> Failure:
+    if decision.reason is Reason.KEY_TAG and decision.reply is Reply.FORBID:
+        return KEY_LIMITED(tag=caller.tag, command=command.name)
     if decision.reason is Reason.ROLE:
         return NOT_ADMIN(command=command.name)
     if decision.reply is Reply.FORBID:

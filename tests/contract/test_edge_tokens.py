@@ -212,3 +212,12 @@ async def test_who_may_not_open_a_machine_does_not_wake_it(rig: Rig) -> None:
     rig.feed.asked.clear()
     assert (await rig.get(f"hush.{DOMAIN}")).status == 401
     assert rig.feed.asked == []
+
+
+async def test_a_token_of_a_limited_key_opens_what_has_its_tag(rig: Rig) -> None:
+    for machine, status in ((vm("prod-app", tags=("prod", "web")), 200), (vm("dev-app", tags=("dev",)), 404)):
+        await rig.app(machine)
+        rig.feed.tokens[machine.name, GOOD] = EdgeToken(0, ALICE.user, tag="prod")
+        assert (await get(rig, machine.name, {"Authorization": f"Bearer {GOOD}"})).status == status
+    await rig.app(vm("prod-app", tags=("web",)))
+    assert (await get(rig, "prod-app", {"Authorization": f"Bearer {GOOD}"})).status == 404, "the tag is gone"

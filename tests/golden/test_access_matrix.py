@@ -14,6 +14,8 @@ PEOPLE = {
     "owner's token for ls": Caller("user_owner", "olive", Role.NEWBIE, Via.TOKEN, commands=frozenset({"ls"})),
     "owner's empty token": Caller("user_owner", "olive", Role.NEWBIE, Via.TOKEN, commands=frozenset()),
     "owner's ssh demo token": Caller("user_owner", "olive", Role.NEWBIE, Via.TOKEN, commands=frozenset({"ssh demo"})),
+    "owner's key for blue": Caller("user_owner", "olive", Role.NEWBIE, Via.SSH_KEY, tag="blue"),
+    "shell guest's key blue": Caller("user_shell", "sue", Role.NEWBIE, Via.SSH_KEY, tag="blue"),
     "stranger": Caller("user_stranger", "sam", Role.NEWBIE, Via.SSH_KEY),
     "admin": Caller("user_admin", "ada", Role.ADMIN, Via.SSH_KEY),
     "invited": Caller("user_invited", "ivy", Role.NEWBIE, Via.SESSION),
@@ -33,6 +35,7 @@ VMS = {
     "private": VmFacts("vm_1", "demo", "user_owner", frozenset(), 8000),
     "public 8000": VmFacts("vm_1", "demo", "user_owner", frozenset({8000}), 8000),
     "shared": VmFacts("vm_1", "demo", "user_owner", frozenset(), 8000, GRANTS),
+    "shared, blue": VmFacts("vm_1", "demo", "user_owner", frozenset(), 8000, GRANTS, frozenset({"blue"})),
 }
 COMMANDS = {Action.VM_LIST: "ls", Action.VM_SHELL: "ssh demo", Action.VM_DELETE: "rm"}
 

@@ -37,6 +37,8 @@ class Reason(enum.StrEnum):
     """Something of the VM is shared with them, but not this."""
     GRANT_ENDED = "grant_ended"
     ROLE = "role"
+    KEY_TAG = "key_tag"
+    """Their key reaches VMs with one tag only."""
     TOKEN_SCOPE = "token_scope"  # noqa: S105 - a word, not a secret
 
 
@@ -79,6 +81,13 @@ OF_A_SHELL = frozenset({Action.VM_SHELL, Action.VM_OPEN, Action.VM_READ})
 """What a person with a shell may do: from inside they reach every port and read every measurement anyway."""
 
 
+WITHIN_A_TAG = frozenset({
+    Action.NOTHING, Action.ACCOUNT_READ, Action.VM_LIST, Action.TOKEN_CREATE, Action.VM_READ, Action.VM_SHELL,
+    Action.VM_OPEN,
+})
+"""What a key that is limited to a tag may do: reach, and hand on no more than it has. It changes nothing."""
+
+
 def decide(action: Action, facts: Facts) -> Decision:
     """Judge one action. Public does not erase identity: an owner of a public VM is still the owner."""
     if not _in_scope(facts):
@@ -89,6 +98,8 @@ def decide(action: Action, facts: Facts) -> Decision:
         return _on_vm(action, facts)
     if not facts.caller.known:
         return Decision(Reply.LOGIN, Reason.NOT_SIGNED_IN)
+    if facts.caller.tag and action not in WITHIN_A_TAG:
+        return Decision(Reply.FORBID, Reason.KEY_TAG)
     if action is Action.INVITE and facts.caller.role is not Role.ADMIN:
         return Decision(Reply.FORBID, Reason.ROLE)
     return Decision(Reply.ALLOW, Reason.SIGNED_IN)
@@ -105,10 +116,15 @@ def _on_vm(action: Action, facts: Facts) -> Decision:
     caller, vm = facts.caller, facts.vm
     if vm is None:
         return _unseen(caller, Reason.NO_VM)
-    if caller.known and caller.user == vm.owner:
+    if caller.tag and caller.tag in vm.tags and action not in WITHIN_A_TAG:
+        return Decision(Reply.FORBID, Reason.KEY_TAG)
+    reached = not caller.tag or caller.tag in vm.tags
+    if reached and caller.known and caller.user == vm.owner:
         return Decision(Reply.ALLOW, Reason.OWNER)
     if action is Action.VM_OPEN and facts.port in vm.public_ports:
         return Decision(Reply.ALLOW, Reason.PUBLIC)
+    if not reached:
+        return _unseen(caller, Reason.KEY_TAG)
     return _by_grant(action, facts, vm)
 
 

@@ -86,6 +86,7 @@ class VmFacts:
     primary_port: int = 8000
     grants: Mapping[str, tuple[Grant, ...]] = field(default_factory=dict, hash=False)
     """By user id."""
+    tags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ async def add_key(app: App, permit: Permit, key: PublicKey, name: str, tag: str 
 async def remove_key(app: App, permit: Permit, which: str) -> SshKey:
     """Forget a key by name, fingerprint or public key, and end every browser sign-in of the account.
 
-    Whoever stole the key may have signed a browser in with it. Raises NO_SUCH_KEY or LAST_KEY.
+    Whoever stole the key may have signed a browser in with it. Raises NO_SUCH_KEY, LAST_KEY or KEY_ALONE.
     """
 
     def remove(tx: Tx) -> SshKey:
@@ -172,6 +172,8 @@ async def remove_key(app: App, permit: Permit, which: str) -> SshKey:
         key = _pick(mine, which)
         if len(mine) == 1:
             raise LAST_KEY()
+        if not key.tag and not any(k.id != key.id and not k.tag for k in mine):
+            raise KEY_ALONE()
         store.delete_key(tx, key.id)
         store.disapprove(tx, key.fingerprint)
         for digest in store.delete_sign_ins(tx, permit.actor):

@@ -43,7 +43,7 @@ def _facts(tx: Tx, images: ImageCatalog, vm: Vm | None) -> VmFacts | None:
         return None
     ports = ports_of(tx, images, vm)
     grants = shares.grants(shares.shares_of(tx, vm.id))
-    return VmFacts(vm.id, vm.name, vm.owner, ports.public, ports.primary, grants)
+    return VmFacts(vm.id, vm.name, vm.owner, ports.public, ports.primary, grants, frozenset(vm.tags))
 
 
 def ports_of(tx: Tx, images: ImageCatalog, vm: Vm) -> Ports:
@@ -105,7 +105,7 @@ def _signers(tx: Tx) -> list[EdgeSigner]:
 
 
 def _ends_tokens(event: Event) -> bool:
-    return event.kind in ("key.removed", "token.revoked") or event.kind.startswith("user.")
+    return event.kind in ("key.removed", "key.tagged", "token.revoked") or event.kind.startswith("user.")
 
 
 def _shown(vm: Vm) -> bool:
@@ -118,7 +118,9 @@ def _vm(vm: Vm, ports: Ports, grants: Grants) -> EdgeVm:
     given = tuple(
         EdgeGrant(user, g.level.value, g.port, g.link, g.expires) for user, some in grants.items() for g in some
     )
-    return EdgeVm(vm.id, vm.name, vm.owner, vm.status, address, vm.secret, ports.primary, public, vm.asleep, given)
+    return EdgeVm(
+        vm.id, vm.name, vm.owner, vm.status, address, vm.secret, ports.primary, public, vm.asleep, given, vm.tags
+    )
 
 
 def _user(user: User) -> EdgeUser:

@@ -126,7 +126,7 @@ def _offer(tx: Tx, app: App, caller: Caller, token: str) -> tuple[Link, VmFacts,
         raise DEAD_LINK()
     port = effective(link.port, vm.primary_port)
     # Public ports are open to everybody, but a link makes a share that stays when the port is closed again.
-    private = VmFacts(vm.vm, vm.name, vm.owner, frozenset(), vm.primary_port, vm.grants)
+    private = VmFacts(vm.vm, vm.name, vm.owner, frozenset(), vm.primary_port, vm.grants, vm.tags)
     there = decide(Action.VM_OPEN, Facts(caller, private, port, now=tx.now)).allowed
     if not there and not link.open(tx.now):
         raise DEAD_LINK()

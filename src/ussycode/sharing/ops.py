@@ -113,7 +113,9 @@ def _shell_keys(tx: Tx) -> dict[str, tuple[str, ...]]:
     made: dict[str, tuple[str, ...]] = {}
     for vm, granted in store.all_grants(tx).items():
         for user in (u for u, some in granted.items() if any(_shell_now(g, tx.now) for g in some)):
-            made[vm] = (*made.get(vm, ()), *(k.public_key for k in identity.keys_of(tx, user)))
+            found = vms.by_id(tx, vm)
+            keys = machines.reaching(identity.keys_of(tx, user), found) if found is not None else ()
+            made[vm] = (*made.get(vm, ()), *keys)
     return made
 
 

@@ -19,6 +19,8 @@ from ussycode.tokens.payload import Payload
 from ussycode.tokens.rate import Buckets
 from ussycode.wire.edge import CheckToken, EdgeToken
 
+CHANGES = frozenset({"key.removed", "key.tagged", "token.revoked"})
+"""Events after which a token may mean less."""
 MAX_TOKEN = 8192
 """Characters of a whole token."""
 MAX_KEPT = 4096
@@ -59,7 +61,7 @@ class TokenVerifier:
 
     async def heard(self, events: Sequence[Event]) -> None:
         """Forget the tokens of accounts that changed."""
-        users = {e.subject for e in events if e.kind in ("key.removed", "token.revoked") or e.kind.startswith("user.")}
+        users = {e.subject for e in events if e.kind in CHANGES or e.kind.startswith("user.")}
         if not users:
             return
         self._drops += 1
@@ -78,7 +80,9 @@ class TokenVerifier:
         except Failure as failure:
             return EdgeToken(question.number, refused=failure.code, sentence=failure.sentence)
         payload = found.payload
-        return EdgeToken(question.number, found.caller.user, payload.ctx, payload.nbf or 0, payload.exp or 0)
+        return EdgeToken(
+            question.number, found.caller.user, payload.ctx, payload.nbf or 0, payload.exp or 0, tag=found.caller.tag
+        )
 
     async def check(self, token: str, place: Place) -> Verified:
         """A good token shown at `place`. Raises one of `refusals`, each counted by its code."""

@@ -12,6 +12,7 @@ from ussycode.base.db import Tx
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.base.events import SYSTEM, Event
 from ussycode.identity import store as identity
+from ussycode.identity.model import SshKey
 from ussycode.ports import App, Talk
 from ussycode.runtime.driver import Egress, Isolation, Origin, OriginKind, Phase, Power, Seen, Want
 from ussycode.runtime.isolation import NOT_ENABLED
@@ -294,8 +295,10 @@ async def rename(app: App, permit: Permit, name: str) -> tuple[Vm, str]:
 
 
 async def mine(app: App, permit: Permit) -> list[Vm]:
-    """The caller's VMs by name."""
-    return await app.db.read(lambda tx: store.of_owner(tx, permit.actor))
+    """The caller's VMs by name; those that a key limited to a tag reaches."""
+    tag = permit.caller.tag
+    found = await app.db.read(lambda tx: store.of_owner(tx, permit.actor))
+    return [vm for vm in found if not tag or tag in vm.tags]
 
 
 async def usage(app: App, permit: Permit) -> policy.Usage:
@@ -327,11 +330,16 @@ async def wants(app: App) -> list[Want]:
 
     def collect(tx: Tx) -> list[Want]:
         found = store.everything(tx)
-        keys = {o: tuple(k.public_key for k in identity.keys_of(tx, o)) for o in {v.owner for v in found}}
+        keys = {o: identity.keys_of(tx, o) for o in {v.owner for v in found}}
         kept = snapshots.wanted_by_vm(tx)
-        return [vm.want(keys[vm.owner], *kept.get(vm.id, ((), ()))) for vm in found]
+        return [vm.want(reaching(keys[vm.owner], vm), *kept.get(vm.id, ((), ()))) for vm in found]
 
     return await app.db.read(collect)
+
+
+def reaching(keys: Sequence[SshKey], vm: Vm) -> tuple[str, ...]:
+    """Those that are not limited to a tag that the VM has not."""
+    return tuple(key.public_key for key in keys if not key.tag or key.tag in vm.tags)
 
 
 async def observe(app: App, seen: Sequence[Seen]) -> None:

@@ -42,6 +42,7 @@ class EdgeVm(msgspec.Struct, frozen=True):
     wakes: bool = False
     """It sleeps, and a visitor who may open it starts it."""
     grants: tuple[EdgeGrant, ...] = ()
+    tags: tuple[str, ...] = ()
 
 
 class EdgeUser(msgspec.Struct, frozen=True):
@@ -140,6 +141,8 @@ class EdgeToken(msgspec.Struct, frozen=True, tag="token"):
     expires: float = 0
     refused: str = ""
     sentence: str = ""
+    tag: str = ""
+    """It opens VMs with this tag only; empty for no such limit."""
 
 
 class Wake(msgspec.Struct, frozen=True, tag="wake"):

@@ -114,7 +114,7 @@ class Known:
         if token is None or token.refused or token.not_before > now:
             return NOBODY, math.inf, ""
         caller = self._users.get(token.user, NOBODY)
-        return replace(caller, via=Via.TOKEN), token.expires or math.inf, token.ctx
+        return replace(caller, via=Via.TOKEN, tag=token.tag), token.expires or math.inf, token.ctx
 
     def _caller(self, host: str, cookie: bytes | None, now: float) -> tuple[Caller, float]:
         if cookie is None:
@@ -147,4 +147,5 @@ def _vm_facts(vm: EdgeVm) -> VmFacts:
     grants: dict[str, tuple[Grant, ...]] = {}
     for g in vm.grants:
         grants[g.user] = (*grants.get(g.user, ()), Grant(Level(g.level), g.port, g.link, g.expires))
-    return VmFacts(vm.vm, vm.name, vm.owner, frozenset(vm.public_ports), vm.primary_port, grants)
+    return VmFacts(vm.vm, vm.name, vm.owner, frozenset(vm.public_ports), vm.primary_port, grants,
+                   frozenset(vm.tags))

@@ -18,7 +18,7 @@ T = TypeVar("T")
 ENDED = ErrorCode("ssh.ended", Kind.UNAVAILABLE, "this session was ended: {why}", hint="ls shows your VMs")
 KEY_GONE = "its key was removed"
 NO_MORE = "you may no longer be in this VM"
-CHANGES = ("share.", "email.", "user.", "vm.transferred")
+CHANGES = ("share.", "email.", "user.", "vm.transferred", "vm.tagged", "key.tagged")
 """Events after which somebody may have lost a VM."""
 
 
