@@ -1,4 +1,4 @@
-"""A real ACME server (Debian's pebble) with its own name server, whose challenges can be let through or not."""
+"""A real ACME server (Debian's pebble), whose challenges over HTTP and TLS can be let through or not."""
 from __future__ import annotations
 
 import asyncio
@@ -76,13 +76,13 @@ class AcmeServer:
 
 
 @contextmanager
-def acme_server(folder: Path, http_port: int, https_port: int) -> Iterator[AcmeServer]:
-    """An authority whose challenges go to these ports of this machine, and for which every name is this machine."""
+def acme_server(folder: Path, http_port: int, https_port: int, name_server: str) -> Iterator[AcmeServer]:
+    """An authority whose challenges go to these ports of where `name_server` (HOST:PORT) leads it."""
     authority = Authority.make(SystemClock())
     leaf = Issuer(authority.intermediate("localhost"), SystemClock()).leaf("localhost")
     for name, content in (("acme-root.pem", authority.root_pem), ("chain.pem", leaf.chain), ("key.pem", leaf.key)):
         (folder / name).write_bytes(content)
-    port, management, names, names_management = _free(4)
+    port, management = _free(2)
     http, tls = Way(http_port), Way(https_port)
     (folder / "pebble.json").write_text(json.dumps({"pebble": {
         "listenAddress": f"127.0.0.1:{port}", "managementListenAddress": f"127.0.0.1:{management}",
@@ -93,14 +93,10 @@ def acme_server(folder: Path, http_port: int, https_port: int) -> Iterator[AcmeS
     with ExitStack() as stack:
         stack.enter_context(_ways(http, tls))
         log = stack.enter_context(open(folder / "acme.log", "wb"))
-        for words in (
-            ["pebble-challtestsrv", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-dns01", f"127.0.0.1:{names}",
-             "-http01", "", "-https01", "", "-tlsalpn01", "", "-management", f"127.0.0.1:{names_management}"],
-            ["pebble", "-config", str(folder / "pebble.json"), "-dnsserver", f"127.0.0.1:{names}"],
-        ):
-            process = subprocess.Popen(words, env=environ, stdout=log, stderr=log)
-            stack.callback(process.wait, 10)
-            stack.callback(process.terminate)
+        words = ["pebble", "-config", str(folder / "pebble.json"), "-dnsserver", name_server]
+        process = subprocess.Popen(words, env=environ, stdout=log, stderr=log)
+        stack.callback(process.wait, 10)
+        stack.callback(process.terminate)
         yield AcmeServer(f"https://localhost:{port}/dir", folder / "acme-root.pem", management, http, tls)
 
 

@@ -17,7 +17,7 @@ import dns.update
 
 HERE = "127.0.0.1"
 PLATFORM = "ussy.test"
-"""Domain of the platform in tests; its zone `acme.ussy.test` (and `acme.localhost`) is asked of its own server."""
+"""Domain of a platform in tests; its zone `acme.ussy.test` is asked of its own server."""
 OURS = "192.0.2.10"
 _CONFIG = """
 options {{
@@ -27,8 +27,10 @@ options {{
 }};
 controls {{ }};
 zone "test" {{ type primary; file "test.zone"; allow-update {{ 127.0.0.1; }}; notify no; }};
+zone "example" {{ type primary; file "example.zone"; notify no; }};
+zone "acme.vms.example" {{ type forward; forward only; forwarders {{ 127.0.0.1 port {front_zone_port}; }}; }};
 zone "acme.{platform}" {{ type forward; forward only; forwarders {{ 127.0.0.1 port {zone_port}; }}; }};
-zone "acme.localhost" {{ type forward; forward only; forwarders {{ 127.0.0.1 port {zone_port}; }}; }};
+zone "acme.localhost" {{ type forward; forward only; forwarders {{ 127.0.0.1 port {local_zone_port}; }}; }};
 """
 _ZONE = """$TTL 1
 @ SOA ns hostmaster 1 60 60 60 1
@@ -42,10 +44,15 @@ acme.{platform}. NS ns.{platform}.
 
 @dataclass
 class NameServer:
-    """Answers for `test`, and asks `zone_port` about the platform's own zone."""
+    """Answers for `test`, and asks `zone_port` about the zone of PLATFORM, `local_zone_port` about `acme.localhost`.
+
+    `vms.example` is this machine, and `front_zone_port` is asked about its zone.
+    """
 
     port: int
     zone_port: int
+    local_zone_port: int
+    front_zone_port: int
 
     @property
     def setting(self) -> str:
@@ -67,16 +74,27 @@ class NameServer:
         self.says(name, "A")
 
 
+_EXAMPLE = """$TTL 1
+@ SOA ns hostmaster 1 60 60 60 1
+@ NS ns
+ns A 127.0.0.1
+vms A 127.0.0.1
+*.vms A 127.0.0.1
+acme.vms NS ns
+"""
+
+
 @contextmanager
 def name_server(folder: Path) -> Iterator[NameServer]:
     """One running BIND."""
-    port, zone_port = _free_port(), _free_port()
+    ports = [_free_port() for _ in range(4)]
+    made = NameServer(*ports)
     (folder / "test.zone").write_text(_ZONE.format(platform=PLATFORM, ours=OURS))
-    (folder / "named.conf").write_text(_CONFIG.format(folder=folder, port=port, zone_port=zone_port, platform=PLATFORM))
+    (folder / "example.zone").write_text(_EXAMPLE)
+    (folder / "named.conf").write_text(_CONFIG.format(folder=folder, platform=PLATFORM, **vars(made)))
     with open(folder / "named.log", "wb") as log:
         process = subprocess.Popen([_program(), "-g", "-n", "1", "-c", folder / "named.conf"], stdout=log, stderr=log)
     try:
-        made = NameServer(port, zone_port)
         _until_it_answers(made, process, folder / "named.log")
         yield made
     finally:

@@ -286,7 +286,8 @@ async def _serve(config: Config, given: ControlSettings) -> None:
             group.create_task(mail.deliver_for_ever(app, mailer(config)), name="mail"),
             group.create_task(feed.serve(_listening(given.feed_fd)), name="feed"),
             group.create_task(serve_web(app, tokens, _listening(given.web_fd)), name="web"),
-            group.create_task(serve_metrics(app, _listening(given.metrics_fd), edges), name="metrics"),
+            group.create_task(
+                serve_metrics(app, _listening(given.metrics_fd), edges, given.certificate_secret), name="metrics"),
             group.create_task(door.serve([_listening(fd) for fd in given.ssh_fds]), name="ssh"),
         ]
         if config.runtime == "qemu":
@@ -336,8 +337,17 @@ def _certifier(app: App, given: ControlSettings, zone: Zone) -> certificates.Cer
     if given.signer_key:
         signer = Intermediate(given.signer_certificate.encode(), given.signer_key.encode())
         local = certificates.LocalSigner(Issuer(signer, app.clock))
-    ordered = AcmeSigner(app, zone) if given.dns_udp_fds else local
+    ordered = AcmeSigner(app, zone, _in_memory(given.acme_root) or True) if given.dns_udp_fds else local
     return certificates.Certifier(app, local, ordered)
+
+
+def _in_memory(text: str) -> str:
+    """A file of this process for a library that takes files only; empty for nothing."""
+    if not text:
+        return ""
+    fd = os.memfd_create("ussycode-roots", os.MFD_CLOEXEC)
+    os.write(fd, text.encode())
+    return f"/proc/self/fd/{fd}"
 
 
 def _zone_server(given: ControlSettings, zone: Zone) -> ZoneServer:

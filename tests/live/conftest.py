@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.live.rig import Platform, platform
 from tests.name_server import NameServer
+from tests.pebble import Pebble, pebble
 from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.kernel import BootFiles, boot_files
 
@@ -46,12 +48,26 @@ def ussyuntu(image_store: ImageStore) -> Image:
 
 
 @pytest.fixture(scope="session")
+def acme(live_data: Path, names: NameServer) -> Iterator[Pebble]:
+    """A certificate authority, with its root where the platform's own users can read it."""
+    folder = live_data / f"pebble-{os.getpid()}"
+    folder.mkdir()
+    try:
+        with pebble(folder, f"127.0.0.1:{names.port}") as made:
+            yield made
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
 def lived(
     live_data: Path, boot: BootFiles, debian_min: Image, tmp_path_factory: pytest.TempPathFactory, names: NameServer,
+    acme: Pebble,
 ) -> Iterator[Platform]:
     """One platform on the minimal image for the whole run."""
     home = tmp_path_factory.mktemp("home")
     data = live_data / f"platform-{os.getpid()}"
     with platform(data, home, live_data, "--default-image", "debian-min", "--containers", "true",
-                  "--dns-resolver", names.setting) as made:
+                  "--dns-resolver", names.setting, "--dns-port", str(names.local_zone_port),
+                  "--acme-directory", acme.directory, "--acme-root", str(acme.root)) as made:
         yield made

@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from tests.live.rig import Done, Platform, until
+from tests.live.test_guide import DEFAULT_PORTS, GUIDE, steps
 from tests.name_server import NameServer
+from tests.pebble import Pebble
 
 NAME = "domains.test"
 PAGE = "mkdir -p /srv; echo hello > /srv/index.html; cd /srv; setsid -f python3 -m http.server 8000 >/dev/null 2>&1"
@@ -45,3 +49,39 @@ def test_a_domain_leads_to_its_vm_whatever_happens_to_it(lived: Platform, names:
     assert lived.lobby("domain", "rm", "owned-two", NAME).status == 0
     assert opened(lived).status == 35
     lived.lobby("rm", "owned-two")
+
+
+@pytest.mark.timeout(300)
+def test_the_guide_is_what_happens(lived: Platform, names: NameServer, acme: Pebble, tmp_path: Path) -> None:
+    (tmp_path / "root.pem").write_text((lived.home / "root.pem").read_text())
+    (tmp_path / "acme.pem").write_text(acme.issuing_root())
+    hosts = ("app.guide.test", "wild.guide.test", "any.wild.guide.test")
+    (tmp_path / ".curlrc").write_text("".join(f"resolve = {h}:{lived.ports['https']}:127.0.0.1\n" for h in hosts))
+    page = (GUIDE / "domains.md").read_text()
+    for port, name in DEFAULT_PORTS.items():
+        page = page.replace(port, str(lived.ports[name]))
+    shown, done = "", 0
+    for kind, block in re.findall(r"^```(console|zone|certificate)\n(.*?)^```", page, re.S | re.M):
+        if kind == "zone":
+            delegation = re.search(r"\S+\.acme\.localhost", shown)
+            for line in block.splitlines():
+                host, record, value = line.replace("DELEGATION", delegation[0] if delegation else "").split()
+                names.says(host, record, value)
+        elif kind == "certificate":
+            until(lambda: certified(lived, block.strip()), 60, "the certificate")  # noqa: B023 - called at once
+        for command, expected in steps(f"```console\n{block}```") if kind == "console" else ():
+            script = f"cd {tmp_path}; export HOME=$PWD; {{ {command}\n}} 2>&1"
+            shown = lived.program("bash", "-c", script, seconds=120).out
+            assert expected_of(expected).fullmatch(shown.strip()), f"$ {command}\nshowed {shown!r}\n{expected!r}"
+            done += 1
+    assert done > 12
+
+
+def certified(place: Platform, domain: str) -> bool:
+    found = json.loads(place.lobby("domain", "ls", "-a", "--json").out)["domains"]
+    return any(d["domain"] == domain and "expires_at" in d.get("certificate", {}) for d in found)
+
+
+def expected_of(text: str) -> re.Pattern[str]:
+    """What the page shows, `…` standing for anything; columns may be wider."""
+    return re.compile(re.escape(text.strip()).replace("…", ".*"), re.S)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from tests.acme_rig import AcmeServer, acme_server
 from tests.live.rig import Done, Platform, free_ports, logs, platform, until
+from tests.name_server import NameServer
 from ussycode.runtime import instance as instances
 
 pytestmark = pytest.mark.timeout(240)
@@ -18,15 +20,18 @@ DOMAIN = "vms.example"
 
 
 @pytest.fixture(scope="module")
-def place(live_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, AcmeServer]]:
+def place(
+    live_data: Path, tmp_path_factory: pytest.TempPathFactory, names: NameServer,
+) -> Iterator[tuple[Platform, AcmeServer]]:
     """A platform without VMs behind its own Caddy, before an authority that is really asked."""
     home = tmp_path_factory.mktemp("front")
     data = live_data / f"front-{os.getpid()}"
     ports = dict(zip(("ssh", "https", "http", "metrics"), free_ports(), strict=True))
-    with acme_server(home, ports["http"], ports["https"]) as acme:
+    with acme_server(home, ports["http"], ports["https"], f"127.0.0.1:{names.port}") as acme:
         options = (
             "--runtime", "fake", "--front", "caddy", "--domain", DOMAIN, "--listen", "127.0.0.1",
             "--acme-directory", acme.directory, "--acme-root", str(acme.root), "--acme-email", "op@vms.example",
+            "--dns-resolver", names.setting, "--dns-port", str(names.front_zone_port),
         )
         with platform(data, home, live_data, *options, ports=ports) as made:
             (home / "root.pem").write_bytes(acme.issued().read_bytes())
@@ -97,3 +102,33 @@ def test_the_operator_may_run_one_of_their_own_instead(place: tuple[Platform, Ac
         done = platform.ussycode("front", which)
         assert done.status == 0 and "/front/edge.sock" in done.out
         assert DOMAIN not in done.out.replace("op@vms.example", "")  # nothing in it is about what runs here
+
+
+def test_domains_of_owners_get_certificates_when_asked_and_wildcards_in_advance(
+    place: tuple[Platform, AcmeServer], names: NameServer,
+) -> None:
+    platform, acme = place
+    assert platform.lobby("new", "--name", "owned").status == 0
+    names.says("own.test", "CNAME", f"owned.{DOMAIN}")
+    assert ask(platform, "own.test").status == 35  # nobody has proven it
+    assert "is served by owned" in platform.lobby("domain", "add", "owned", "own.test").out
+    done = ask(platform, "own.test", "-w", "%{http_code}", "--retry", "5", "--retry-all-errors")
+    assert done.out.endswith("401"), done.out + done.err + logs(platform.data)
+
+    told = json.loads(platform.lobby("domain", "add", "--wildcard", "owned", "wild.test", "--json").out)
+    names.says(told["delegation_name"], "CNAME", told["delegation_target"])
+    names.says("*.wild.test", "CNAME", f"owned.{DOMAIN}")
+    assert "is served by owned" in platform.lobby("domain", "add", "--wildcard", "owned", "wild.test").out
+    until(lambda: "expires_at" in platform.lobby("domain", "ls", "-a", "--json").out, 60, "the certificate")
+    before = acme.http.passed + acme.tls.passed
+    for host in ("one.wild.test", "two.wild.test"):
+        shown = ask(platform, host, "-v", "-w", "%{http_code}")
+        assert shown.out.endswith("401") and re.search(r'matched cert\'s "\*\.wild\.test"', shown.err), shown.err
+    assert acme.http.passed + acme.tls.passed == before  # one certificate for all of them
+
+
+def test_what_control_keeps_is_handed_to_who_knows_the_secret_alone(place: tuple[Platform, AcmeServer]) -> None:
+    platform, _ = place
+    for path in ("/certificate/?server_name=wild.test", "/certificate/x?server_name=wild.test"):
+        done = platform.program("curl", "-sS", "-w", "%{http_code}", f"http://127.0.0.1:{platform.ports['metrics']}{path}")
+        assert done.out.endswith("404"), done.out

@@ -55,6 +55,7 @@ async def test_a_cname_to_the_vm_is_enough_and_everything_is_in_the_audit_log(
     added = await w.does(olive, "domain add demo One.Test.")
     assert added == {"vm_name": "demo", "domain": "one.test", "wildcard": False}
     assert await listed(w, olive, "domain ls demo") == {"one.test": ("verified", "cname")}
+    assert (await w.does(olive, "share show demo"))["domains"] == ["one.test"]
     assert await w.does(olive, "domain rm demo one.test") == {"vm_name": "demo", "domain": "one.test", "removed": True}
     assert await listed(w, olive) == {}
     assert (await w.fails(olive, "domain rm demo one.test"))[0] == "domain.unknown"

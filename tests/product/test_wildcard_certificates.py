@@ -48,14 +48,15 @@ class Place:
 
 @pytest.fixture
 async def place(names: NameServer, authority: Pebble) -> AsyncIterator[Place]:
-    options = {"acme_directory": authority.directory, "acme_root": str(authority.root), "acme_email": "op@example.org"}
+    options = {"acme_directory": authority.directory, "acme_email": "op@example.org"}
     async with (
         world(domain=PLATFORM, registration="open", dns_resolver=names.setting, **options) as base,
         zone_server(names) as zone,
     ):
         olive = await base.person("olive")
         await base.does(olive, "new --name demo")
-        certifier = certificates.Certifier(base.app, certificates.NoSigner(), AcmeSigner(base.app, zone))
+        signer = AcmeSigner(base.app, zone, str(authority.root))
+        certifier = certificates.Certifier(base.app, certificates.NoSigner(), signer)
         base.app.db.listen(certifier.heard)
         yield Place(base, olive, zone, certifier)
 

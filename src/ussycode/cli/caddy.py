@@ -52,6 +52,8 @@ class Certificates:
     files: tuple[str, str] | None = None
     local: tuple[str, str, str] | None = None
     acme_root: str = ""
+    keeper: str = ""
+    """Address at which Caddy is handed certificates that control keeps, those of wildcards; empty for none."""
 
 
 def caddyfile(
@@ -115,7 +117,8 @@ def _bind(words: tuple[str, ...], protocols: str) -> list[str]:
 def _tls(certificates: Certificates) -> list[str]:
     given = "".join(" " + _quoted(file) for file in certificates.files or ())
     issuer = ["\t\tissuer internal {", "\t\t\tca local", "\t\t}"] if certificates.local is not None else []
-    return [f"\ttls{given} {{", *issuer, "\t\ton_demand", "\t}"]
+    keeper = [f"\t\tget_certificate http {_quoted(certificates.keeper)}"] if certificates.keeper else []
+    return [f"\ttls{given} {{", *keeper, *issuer, "\t\ton_demand", "\t}"]
 
 
 def _quoted(text: str) -> str:

@@ -5,6 +5,7 @@ import argparse
 import asyncio
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 from ussycode.base.clock import SystemClock
@@ -38,8 +39,13 @@ def front(config: Config, asked: argparse.Namespace) -> int:
     return 0
 
 
-async def start(config: Config, instance: Instance, ours: Listeners, log: Path) -> asyncio.subprocess.Process:
-    """Run our Caddy, with the listening sockets and what root alone may read handed over open."""
+async def start(
+    config: Config, instance: Instance, ours: Listeners, log: Path, secret: str,
+) -> asyncio.subprocess.Process:
+    """Run our Caddy, with the listening sockets and what root alone may read handed over open.
+
+    With `secret` it is handed the certificates that control keeps.
+    """
     home = config.data_dir / "front"
     home.mkdir(mode=0o700, exist_ok=True)
     os.chown(home, instance.front_uid, instance.front_uid)
@@ -47,7 +53,9 @@ async def start(config: Config, instance: Instance, ours: Listeners, log: Path) 
     opened: list[int] = []
     try:
         sockets = caddy.Sockets.inherited(https, quic, http)
-        text = caddy.caddyfile(config, front_socket(instance), sockets, _certificates(config, opened), str(home))
+        keeper = f"http://127.0.0.1:{config.metrics_port}{caddy.ASK_PATH}/{secret}"
+        made = replace(_certificates(config, opened), keeper=keeper)
+        text = caddy.caddyfile(config, front_socket(instance), sockets, made, str(home))
         return await caddy.start(text, home, instance.front_uid, log, [*https, *quic, *http, *opened])
     finally:
         for fd in opened:
@@ -68,11 +76,16 @@ def _certificates(config: Config, opened: list[int]) -> caddy.Certificates:
     if named.files is not None:
         chain, key = (shown(Path(file).read_bytes()) for file in named.files)
         return caddy.Certificates(files=(chain, key), acme_root=root)
-    if config.acme_directory or not config.on_loopback:
+    if not signs_locally(config):
         return caddy.Certificates(acme_root=root)
     authority = open_authority(config.data_dir / "ca", SystemClock())
     made = authority.intermediate(config.domain)
     return caddy.Certificates(local=(shown(authority.root_pem), shown(made.certificate), shown(made.key)))
+
+
+def signs_locally(config: Config) -> bool:
+    """Whether certificates come from our own authority: no front, or one that has nobody else to ask."""
+    return config.front == "none" or (config.front == "caddy" and config.on_loopback and not config.acme_directory)
 
 
 def _named(config: Config) -> caddy.Certificates:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import secrets
 import signal
 import socket
 import ssl
@@ -31,7 +32,7 @@ STOP_SECONDS = 10.0
 DESCRIPTORS = 65_536
 """Open files of one process: each visitor on a WebSocket takes two."""
 BAD_CERTIFICATE = ErrorCode(
-    "up.bad_certificate", Kind.USAGE, "cannot read {file}: {why}", hint="check tls_cert and tls_key"
+    "up.bad_certificate", Kind.USAGE, "cannot read {file}: {why}", hint="check tls_cert, tls_key and acme_root"
 )
 LOG_BYTES = 64 << 20
 """A log that grows beyond this is kept once as `.1` and begun anew."""
@@ -50,6 +51,8 @@ class Supervisor:
     running: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     phase: str = "starting"
     watching: list[asyncio.Task[None]] = field(default_factory=list)
+    secret: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    """Shared by control and the caddy in front; new with each start."""
 
     async def run(self, when_ready: asyncio.Future[None] | None = None) -> None:
         """Serve until SIGTERM or SIGINT. Raises NOT_READY when the first start fails; ends every process then."""
@@ -84,7 +87,9 @@ class Supervisor:
     async def _start(self, role: str) -> None:
         if role == "front":
             instance = self.prepared.instance
-            self.running[role] = await front.start(self.config, instance, self.listeners, self.log(role))
+            self.running[role] = await front.start(
+                self.config, instance, self.listeners, self.log(role), self.secret,
+            )
         else:
             await self._start_ours(role)
         self._note()
@@ -117,12 +122,14 @@ class Supervisor:
         ours = self.listeners
         ssh = [s.fileno() for s in ours.ssh]
         udp, tcp = [s.fileno() for s in ours.dns_udp], [s.fileno() for s in ours.dns_tcp]
-        signer = self._authority_of_control() if ours.front is None else ("", "")
+        signer = self._authority_of_control() if front.signs_locally(self.config) else ("", "")
         given = ControlSettings(
             config=self.config.texts(), accel=self.prepared.accel, admin_keys=self.prepared.admin_keys,
             edge_uid=self.prepared.instance.edge_uid, ssh_fds=ssh, web_fd=ours.web.fileno(),
             feed_fd=ours.feed.fileno(), metrics_fd=ours.metrics.fileno(), edge_sockets=str(self._edge_sockets()),
             signer_certificate=signer[0], signer_key=signer[1], dns_udp_fds=udp, dns_tcp_fds=tcp,
+            acme_root=_text(self.config.acme_root),
+            certificate_secret=self.secret if self.config.front == "caddy" else "",
         )
         fds = [*ssh, *udp, *tcp, ours.web.fileno(), ours.feed.fileno(), ours.metrics.fileno()]
         return pack(given), fds, self.prepared.instance.control_uid
@@ -247,6 +254,14 @@ def _in_memory(file: Path) -> int:
     fd = os.memfd_create("ussycode-tls")
     os.write(fd, content)
     return fd
+
+
+def _text(file: Path | None) -> str:
+    """The content of a file that only root may read; empty for none."""
+    try:
+        return file.read_text() if file is not None else ""
+    except (OSError, ValueError) as why:
+        raise BAD_CERTIFICATE(file=file, why=why) from None
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

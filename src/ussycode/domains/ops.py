@@ -117,6 +117,12 @@ async def mine(app: App, permit: Permit) -> list[Listed]:
     return await app.db.read(find)
 
 
+async def served_of(app: App, permit: Permit) -> list[str]:
+    """Domains at which the permit's VM is served."""
+    vm = permit.vm.vm if permit.vm is not None else ""
+    return [d.shown for d in await app.db.read(lambda tx: store.of_vm(tx, vm)) if d.verified]
+
+
 async def serves(app: App, host: str) -> bool:
     """Whether `host` (lower case, no port) is a domain at which people may be signed in to a VM that is here.
 
@@ -133,6 +139,17 @@ async def serves(app: App, host: str) -> bool:
 async def certifiable(app: App, host: str) -> VmDomain | None:
     """The proven domain of a VM that is here, for which whoever ends TLS may get a certificate; None for any other."""
     return await app.db.read(lambda tx: at(tx, host))
+
+
+async def pem(app: App, host: str) -> bytes:
+    """Key and chain of the certificate that is kept for a proven domain; empty when there is none that is good."""
+
+    def find(tx: Tx) -> bytes:
+        found = at(tx, host)
+        kept = certificates.of(tx, found.id) if found is not None else None
+        return kept.key + kept.chain if kept is not None and kept.expires > tx.now else b""
+
+    return await app.db.read(find)
 
 
 def at(tx: Tx, host: str) -> VmDomain | None:

@@ -48,21 +48,19 @@ class AcmeSigner:
 
     app: App
     zone: Zone
+    roots: str | bool = True
+    """File of roots that the server's own HTTPS is trusted by; True for those of this host."""
 
     async def sign(self, domain: VmDomain) -> Leaf:
         """A certificate for a domain whose delegation leads into our zone. Raises Refused."""
         key = await self._account_key()
         holder = delegation_target(domain, self.app.config.delegation_zone)
         order = _Order(self.app.config.acme_directory or LETS_ENCRYPT, self.app.config.acme_email,
-                       self._trusted(), key, self.zone, holder)
+                       self.roots, key, self.zone, holder)
         try:
             return await asyncio.to_thread(order.run, domain.patterns)
         except (messages.Error, errors.Error, JoseError, OSError, ValueError) as why:
             raise Refused(_said(why)) from why
-
-    def _trusted(self) -> str | bool:
-        root = self.app.config.acme_root
-        return True if root is None else str(root)
 
     async def _account_key(self) -> bytes:
         directory = self.app.config.acme_directory or LETS_ENCRYPT

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ussycode.access.actions import Action
 from ussycode.cmdline.spec import command, flag, switch, vm, word
+from ussycode.domains import ops as domains
 from ussycode.ports import Ctx
 from ussycode.sharing import ops, places
 from ussycode.sharing.model import Ports
@@ -31,7 +32,8 @@ class Show:
 async def show(ctx: Ctx, a: Show) -> ShareView:
     """Show who can reach a VM: its public ports, the people it is shared with, and its links."""
     ports, shares, links = await ops.everything(ctx.app, ctx.permit)
-    return ShareView(ctx.app.config, a.vm, ports, tuple(shares), tuple(links), a.qr)
+    served = await domains.served_of(ctx.app, ctx.permit)
+    return ShareView(ctx.app.config, a.vm, ports, tuple(shares), tuple(links), tuple(served), a.qr)
 
 
 @dataclass(frozen=True)

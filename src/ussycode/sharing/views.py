@@ -62,6 +62,8 @@ class ShareView:
     ports: Ports
     shares: tuple[Share, ...]
     links: tuple[Link, ...]
+    domains: tuple[str, ...] = ()
+    """Those that are served."""
     qr: bool = False
 
     @property
@@ -77,6 +79,7 @@ class ShareView:
         primary = self.ports.primary
         parts = [VisibilityView(self.vm_name, primary, primary in self.ports.public, self.url).text(style)]
         parts += [f"  port {p} is public: {self._url(p)}" for p in sorted(self.ports.public - {primary})]
+        parts += [f"  also at {d}" for d in self.domains]
         if self.shares:
             rows = [[s.name, _what(s), _status(s), _via(s), _day(s.expires)] for s in self.shares]
             parts += ["", table(["SHARED WITH", "WHAT", "STATUS", "BY", "ENDS"], rows, style)]
@@ -93,7 +96,7 @@ class ShareView:
             "vm_name": self.vm_name, "status": self.ports.visibility, "port": self.ports.primary, "url": self.url,
             "users": [person(s) for s in self.shares], "links": [link(k) for k in self.links], "teams": [], **NO_TEAM,
             "ports": [{"port": p, "share": "public", "url": self._url(p)} for p in sorted(self.ports.public)],
-            "domains": [],
+            "domains": list(self.domains),
         })
 
 

@@ -20,6 +20,10 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
     signer_certificate: str = ""
     """Intermediate that signs for domains of owners, PEM; empty where somebody else ends TLS."""
     signer_key: str = ""
+    acme_root: str = ""
+    """Roots that the ACME server is trusted by, PEM; empty for those of this host."""
+    certificate_secret: str = ""
+    """Who knows it, the terminator in front, is handed certificates with their keys; empty for nobody."""
     dns_udp_fds: list[int] = []
     """Bound sockets of the name server for our own zone; none where it is not wanted."""
     dns_tcp_fds: list[int] = []

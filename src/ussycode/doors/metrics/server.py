@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import socket
 from pathlib import Path
 from urllib.parse import parse_qs
 
+from ussycode.domains import ops as domains
 from ussycode.doors.metrics.edges import gather
 from ussycode.ports import App
 from ussycode.sharing.certificates import CertificateRule
@@ -16,10 +18,11 @@ HEAD_SECONDS = 10.0
 """Time a client may take for its request."""
 
 
-async def serve_metrics(app: App, listening: socket.socket, edges: Path) -> None:
+async def serve_metrics(app: App, listening: socket.socket, edges: Path, secret: str = "") -> None:
     """Answer on a listening socket until cancelled; one request for each connection.
 
     `edges` is the folder with the sockets on which edges tell their own figures; they are part of `/metrics`.
+    Whoever knows `secret` is handed certificates with their keys; nobody when it is empty.
     """
     rule = CertificateRule(app)
 
@@ -31,7 +34,11 @@ async def serve_metrics(app: App, listening: socket.socket, edges: Path) -> None
                 told = await gather(edges) if b"/metrics" in line else b""
                 asked = _certificate(line)
                 allowed = await rule.allows(asked) if asked else False
-                writer.write(_response(app, line, told, allowed))
+                wanted = _handed_out(line, secret)
+                if wanted is not None:
+                    writer.write(_pem(await domains.pem(app, wanted)))
+                else:
+                    writer.write(_response(app, line, told, allowed))
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # a client that does not ask properly gets nothing
@@ -48,6 +55,20 @@ def _certificate(line: bytes) -> str:
     target = line.split(b" ")[1:2]
     path, _, query = (target[0] if target else b"").decode("latin-1").partition("?")
     return parse_qs(query).get("domain", [""])[0].lower() if path == "/certificate" else ""
+
+
+def _handed_out(line: bytes, secret: str) -> str | None:
+    """The name in `GET /certificate/SECRET?server_name=NAME`, by which a terminator fetches what we keep for it."""
+    target = line.split(b" ")[1:2]
+    path, _, query = (target[0] if target else b"").decode("latin-1").partition("?")
+    shown = path.removeprefix("/certificate/")
+    if not secret or shown == path or not hmac.compare_digest(shown.encode("latin-1"), secret.encode()):
+        return None
+    return parse_qs(query).get("server_name", [""])[0].lower()
+
+
+def _pem(found: bytes) -> bytes:
+    return _said(b"200 OK", found, b"application/x-pem-file") if found else _said(b"204 No Content", b"")
 
 
 def _response(app: App, line: bytes, told: bytes, allowed: bool) -> bytes:
