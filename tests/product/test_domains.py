@@ -114,6 +114,22 @@ async def test_the_first_proof_wins_and_dns_is_the_judge_afterwards(
     assert (await w.fails(mallory, "domain add other first.test"))[0] == "domain.on_another_vm"
 
 
+async def test_who_proves_nothing_takes_nothing_not_even_while_the_owners_dns_is_wrong(
+    w: World, olive: Caller, mallory: Caller, names: NameServer,
+) -> None:
+    names.says("moving.test", "CNAME", f"demo.{PLATFORM}")
+    await w.does(olive, "domain add demo moving.test")
+    names.says("moving.test", "A", "192.0.2.99")
+    assert "error" in await w.does(mallory, "domain add evil moving.test")
+    w.clock.advance(2 * policy.FIRST_WAIT)
+    await checking.look_at_due(w.app)
+    assert await listed(w, olive) == {"moving.test": ("verified", "cname")}
+    names.says("moving.test", "CNAME", f"demo.{PLATFORM}")
+    w.clock.advance(policy.LAST_WAIT)
+    await checking.look_at_due(w.app)
+    assert await listed(w, mallory) == {"moving.test": ("pending", "")}
+
+
 async def test_a_wildcard_needs_its_delegation_and_shields_the_names_below_it(
     w: World, olive: Caller, mallory: Caller, names: NameServer,
 ) -> None:

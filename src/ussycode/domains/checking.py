@@ -30,23 +30,24 @@ async def look(app: App, which: str) -> VmDomain | None:
     if domain is None:
         return None
     finding = await _find(app, domain)
-    if finding.proof is not Proof.NONE and not domain.verified:
-        await contest(app, domain)
+    if finding.proof is not Proof.NONE and not domain.verified and await is_free(app, domain):
+        for holder in await _others(app, domain):
+            await _let_go(app, holder)
     return await app.db.write(lambda tx: _take_in(tx, which, finding))
 
 
-async def contest(app: App, domain: VmDomain) -> bool:
-    """Whether a domain's names are free, after whoever has them was held against DNS now.
+async def is_free(app: App, domain: VmDomain) -> bool:
+    """Whether whoever has a domain's names would have to leave them to somebody who proves them now.
 
-    DNS is the judge: a holder whose domain now leads elsewhere loses it at once, one that is still proven keeps it.
+    DNS is the judge: a holder whose domain now leads elsewhere would, one that is still proven would not.
     """
-    for holder in await app.db.read(lambda tx: store.holders(tx, domain.patterns)):
-        if holder.id == domain.id:
-            continue
-        if not await _gives_way(app, holder, domain):
-            return False
-        await _let_go(app, holder)
-    return True
+    return all([await _gives_way(app, holder, domain) for holder in await _others(app, domain)])
+
+
+async def _others(app: App, domain: VmDomain) -> list[VmDomain]:
+    """Who else has names of a domain."""
+    holders = await app.db.read(lambda tx: store.holders(tx, domain.patterns))
+    return [holder for holder in holders if holder.id != domain.id]
 
 
 async def _gives_way(app: App, holder: VmDomain, domain: VmDomain) -> bool:

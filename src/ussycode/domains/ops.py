@@ -58,7 +58,7 @@ async def add(app: App, permit: Permit, wanted: Domain, wildcard: bool) -> VmDom
         return made
 
     made = await app.db.write(claim)
-    if not await checking.contest(app, made):
+    if not await checking.is_free(app, made):
         await _refuse(app, permit, made)
     return await checking.look(app, made.id) or made
 
