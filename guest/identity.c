@@ -12,7 +12,6 @@
 #endif
 #define EXT4_IOC_RESIZE_FS _IOW('f', 16, uint64_t)
 #define MARK "# ussycode"
-#define NOBODY "75737379636f6465000000000000ffff" /* machine id of a template, which no machine keeps */
 
 static bool is_hex(const char *text, size_t len) {
     return strlen(text) == len && strspn(text, "0123456789abcdef") == len;

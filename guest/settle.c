@@ -1,13 +1,15 @@
-/* A template's guest: the image's init boots as nobody, until the image says that all is quiet; a copy becomes somebody. */
+/* A template: the image's init boots as nobody, until the image says that all is quiet; a copy becomes somebody. */
 #include "ussy.h"
 #include <sys/mount.h>
 #include <sys/wait.h>
 
 #define SETTLE "/usr/lib/ussycode/settle" /* of the image: ends once everything has started, with 0 when all is well */
-#define BECOME "/usr/lib/ussycode/become" /* of the image: a copy has its identity; gets the variables as arguments */
+#define BECOME "/usr/lib/ussycode/become" /* of the image: gives a copy's variables, its arguments, to what runs already */
+#define JOURNALS "/var/log/journal/"
+#define JOURNAL_DAEMON "/sys/fs/cgroup/system.slice/systemd-journald.service/cgroup.procs"
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
 #define OWN_BOOT_ID "/run/ussycode/boot_id"
-enum { BECOME_MS = 15000, LOOK_MS = 2, MAX_VARIABLES = 1024 };
+enum { BECOME_MS = 15000, LOOK_MS = 2, MAX_VARIABLES = 1024, JOURNAL_SECONDS = 5 };
 
 static enum { NOT_ASKED, SETTLING, SETTLED, RESTLESS } now;
 static pid_t settler;
@@ -32,7 +34,7 @@ static pid_t start(const char *program, char **argv) {
     _exit(127);
 }
 
-/* Let the image's init begin without an identity. Only once, before any `configure`, and where the image is made for it. */
+/* Let the image's init begin without an identity: once, before any `configure`, where the image is made for it. */
 bool settle_begin(void) {
     char *argv[] = {SETTLE, NULL};
     if (now != NOT_ASKED || state.configured || state.container || state.on_host || access(SETTLE, X_OK))
@@ -77,6 +79,24 @@ static bool ended_well(pid_t pid) {
     return false;
 }
 
+/* systemd's journal was begun as nobody's, in another boot. What is in it stays; in a while, when nobody waits for this
+   machine any more, its daemon is ended and started by systemd again, as this machine's. */
+static void take_over_journal(void) {
+    char id[33] = "", path[64], line[16] = "";
+    int fd = open("/etc/machine-id", O_RDONLY | O_CLOEXEC);
+    bool known = read_whole(fd, id, 32);
+    close(fd);
+    snprintf(path, sizeof path, JOURNALS "%s", id);
+    if (!known || rename(JOURNALS NOBODY, path) || fork())
+        return;
+    sleep(JOURNAL_SECONDS);
+    fd = open(JOURNAL_DAEMON, O_RDONLY | O_CLOEXEC);
+    pid_t pid = read(fd, line, sizeof line - 1) > 0 ? atoi(line) : 0;
+    if (pid > 1)
+        kill(pid, SIGTERM);
+    _exit(0);
+}
+
 /* What a copy of a settled machine needs once it has its identity; nothing for any other. */
 bool settle_become(void) {
     static char *argv[MAX_VARIABLES + 2] = {BECOME};
@@ -85,8 +105,9 @@ bool settle_become(void) {
     int count = 1;
     for (size_t at = 0; at < state.env_len && count <= MAX_VARIABLES; at += strlen(state.env + at) + 1)
         argv[count++] = state.env + at;
-    if (!change_boot_id() || (!access(BECOME, X_OK) && !ended_well(start(BECOME, argv))))
+    if (!change_boot_id() || (count > 1 && !ended_well(start(BECOME, argv))))
         return false; /* the host asks again, or does without this copy */
+    take_over_journal();
     now = NOT_ASKED;
     return true;
 }

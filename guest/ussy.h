@@ -22,6 +22,7 @@
 #define BUILD_ID "unknown"
 #endif
 #define KIT "/.ussy/bin" /* shell and tools that the platform adds to images without a shell */
+#define NOBODY "75737379636f6465000000000000ffff" /* machine id of a template, which no machine keeps */
 enum {
     VERSION = 1,
     STREAM_PORT = 1021,
