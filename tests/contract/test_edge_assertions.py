@@ -1,6 +1,7 @@
 """What the edge signs for apps, checked as an app checks it: offline, with a library of its own."""
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from base64 import urlsafe_b64encode
@@ -14,7 +15,7 @@ from joserfc import jwt
 from joserfc.errors import BadSignatureError, JoseError
 from joserfc.jwk import KeySet
 
-from tests.contract.edge_rig import ALICE, BOB, Rig, running_edge, vm
+from tests.contract.edge_rig import ALICE, BOB, Answer, Rig, running_edge, vm
 from ussycode.wire.edge import EdgeSigner
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -97,3 +98,35 @@ async def test_a_new_key_signs_from_the_next_request_on(rig: Rig) -> None:
     await rig.feed.change(signers=[OLD, NEW, LATER])
     [token] = await assertions(rig, "demo.localhost", session)
     assert checked(token, "demo.localhost", rig, published(NEW))["sub"] == "usr_alice"
+
+
+def told(answer: Answer) -> tuple[list[str], list[str], list[str]]:
+    """User ids, addresses and assertions that an app was told."""
+    found = [(name.lower(), value) for name, value in json.loads(answer.body)["headers"]]
+    ids, addresses, signed = ([v for n, v in found if n == name] for name in (
+        "x-ussycode-userid", "x-ussycode-email", "x-ussycode-assertion"))
+    return ids, addresses, [str(jwt.decode(t, published(OLD, NEW, LATER), algorithms=["EdDSA"]).claims["sub"])
+                            for t in signed]
+
+
+EXPECTED = {
+    ALICE.user: ([ALICE.user], ["alice@example.org"], [ALICE.user]), BOB.user: ([BOB.user], [], [BOB.user]),
+    "": ([], [], []),
+}
+
+
+async def test_a_hundred_requests_at_once_are_never_mixed_up(rig: Rig) -> None:
+    cookies = {user.user: await rig.sign_in(user, "open.localhost") for user in (ALICE, BOB)} | {"": ""}
+    people = [who for _ in range(34) for who in cookies][:100]
+    answers = await asyncio.gather(*(rig.get("open.localhost", session=cookies[who]) for who in people))
+    assert [told(answer) for answer in answers] == [EXPECTED[who] for who in people]
+
+
+async def test_nor_are_people_who_share_a_connection(rig: Rig) -> None:
+    cookies = {user.user: await rig.sign_in(user, "open.localhost") for user in (ALICE, BOB)} | {"": ""}
+    client = await rig.connect("open.localhost")
+    people = [ALICE.user, BOB.user, "", BOB.user, ALICE.user, "", ""] * 3
+    for who in people:
+        line = f"Cookie: __Host-ussycode={cookies[who]}\r\n" if who else ""
+        await client.send(f"GET / HTTP/1.1\r\nHost: open.localhost:{rig.port}\r\n{line}\r\n".encode())
+    assert [told(await client.answer()) for _ in people] == [EXPECTED[who] for who in people]
