@@ -155,6 +155,7 @@ class Config:
     registration: str
     default_image: str
     edge_processes: int
+    edge_retire: int
     boot_timeout: int
     template_mib: int
     exec_rate: int
@@ -245,6 +246,8 @@ SETTINGS: tuple[Setting, ...] = (
             "who may register; auto: open on loopback, elsewhere who was invited by e-mail"),
     Setting("default_image", str, "ussyuntu", "image of `new` without --image"),
     Setting("edge_processes", _count(1, 64), "1", "HTTPS edge processes, one per core at most"),
+    Setting("edge_retire", _count(0, 86_400), "600",
+            "seconds that open WebSockets and streams of a replaced edge process go on"),
     Setting("boot_timeout", _count(5, 600), "90", "seconds a VM may take to answer"),
     Setting("template_mib", _count(0, 1_048_576), "1024", "MiB of memory for templates, from which `new` copies a "
             "VM that has booted already; 0: every VM boots"),

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import signal
 import socket
 import ssl
 import struct
@@ -75,6 +76,7 @@ class Feed:
         self.tokens: dict[tuple[str, str], EdgeToken] = {}
         self.asked: list[str] = []
         self.wakes = vm("none")
+        self._before: list[asyncio.StreamWriter] = []
         self._acked = asyncio.Condition()
         self._last_ack = -1
         self._writer: asyncio.StreamWriter | None = None
@@ -82,6 +84,8 @@ class Feed:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One edge: the snapshot, then whatever `change` sends; collects acknowledgements."""
         self.connections += 1
+        if self._writer is not None:
+            self._before.append(self._writer)
         self._writer = writer
         self.send(Snapshot(
             self.seq, list(self.vms.values()), list(self.users.values()), list(self.sessions.values()), self.signers,
@@ -119,7 +123,9 @@ class Feed:
         """Send one frame as it is."""
         assert self._writer is not None
         body = msgspec.msgpack.encode(message)
-        self._writer.write(struct.pack(">I", len(body)) + body)
+        for writer in (*self._before, self._writer):
+            if not writer.is_closing():
+                writer.write(struct.pack(">I", len(body)) + body)
 
     async def change(self, **what: object) -> None:
         """Send a change and wait for its acknowledgement, as control does before a command answers."""
@@ -354,8 +360,24 @@ class Rig:
     control_server: asyncio.AbstractServer
     feed_server: asyncio.AbstractServer
     process: asyncio.subprocess.Process
-    alternate: int = 0
+    alternate: int
     """A port that listens for the same port of every VM."""
+    settings: EdgeSettings
+    listeners: tuple[socket.socket, ...]
+
+    async def replace(self, **over: object) -> asyncio.subprocess.Process:
+        """Have a new process take over, as the supervisor does; the old one, which has been told so."""
+        heard, said = os.pipe()
+        os.set_inheritable(said, True)
+        settings = msgspec.structs.replace(self.settings, ready_fd=said, **over)
+        made = await _start(settings, *self.listeners, inherited=(said,))
+        self.stack.push_async_callback(_end, made)
+        async with asyncio.timeout(20):
+            assert await asyncio.to_thread(os.read, heard, 1) == b"1"
+        os.close(heard)
+        old, self.process = self.process, made
+        old.send_signal(signal.SIGUSR1)
+        return old
 
     async def app(self, machine: EdgeVm, port: int = 8000, serve: Serve | None = None) -> App:
         """Start an app in `machine` and let the edge know the machine."""
@@ -454,8 +476,10 @@ async def running_edge(folder: Path, **over: object) -> AsyncIterator[Rig]:
         rig = Rig(
             folder, port, http_port, feed, agents, control,
             ssl.create_default_context(cafile=str(ca)), ca, folder / "access.log", stack, control_server, feed_server,
-            process, alternate,
+            process, alternate, settings, (https, http, front, other),
         )
+        for listener in rig.listeners:
+            stack.callback(listener.close)
         await feed.acked(feed.seq)
         yield rig
 
@@ -484,18 +508,19 @@ def _front(path: Path) -> socket.socket:
     return listener
 
 
-async def _start(settings: EdgeSettings, *listeners: socket.socket) -> asyncio.subprocess.Process:
+async def _start(
+    settings: EdgeSettings, *listeners: socket.socket, inherited: tuple[int, ...] = (),
+) -> asyncio.subprocess.Process:
     fd = write(settings)
     program = (
         "import sys; from ussycode.doors.edge import process, settings;"
         "sys.exit(process.main(settings.read(int(sys.argv[1]))))"
     )
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, str(fd), pass_fds=(fd, *(s.fileno() for s in listeners)),
+        sys.executable, "-c", program, str(fd), pass_fds=(fd, *inherited, *(s.fileno() for s in listeners)),
     )
-    os.close(fd)
-    for listener in listeners:
-        listener.close()
+    for opened in (fd, *inherited):
+        os.close(opened)
     return process
 
 

@@ -215,3 +215,22 @@ async def test_alternate_ports_exist_behind_haproxy_and_are_refused_with_caddy(f
     await front.rig.app(vm("open", public_ports=(8000,)))
     _, out = await front.curl("-w", "%{http_code}", where)
     assert out.endswith("401")
+
+
+async def test_another_edge_takes_over_behind_it_and_websockets_hear_of_the_end(front: Fronted) -> None:
+    machine = vm("sockets")
+    async with ws_serve(echo, "127.0.0.1", 0) as server:
+        front.rig.agents.apps[machine.secret, 8000] = next(iter(server.sockets)).getsockname()[:2]
+        await front.rig.feed.change(put_vms=[machine])
+        open_socket = await websocket(front)
+        await talks(open_socket)
+        old = await front.rig.replace()
+        await talks(open_socket)
+        for _ in range(5):
+            _, out = await front.curl("--http2", "-w", "%{http_code}", "-o", "/dev/null", front.url("open.localhost"))
+            assert out == "200"
+        old.terminate()
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(open_socket.recv(), 10)
+        assert open_socket.close_code == 1001
+        assert await asyncio.wait_for(old.wait(), 10) == 0

@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     _verb(verbs, "ca", "print the root certificate to trust", "ussycode.cli.ca:ca")
     outbox = _verb(verbs, "outbox", "print the platform's mails", "ussycode.cli.outbox:outbox")
     outbox.add_argument("--json", action="store_true", help="one JSON document")
+    _verb(verbs, "reload", "replace the edge processes; open connections go on", "ussycode.cli.reload:reload")
     front = _verb(verbs, "front", "print a configuration for a proxy of yours in front", "ussycode.cli.front:front")
     front.add_argument("which", choices=("caddy", "haproxy"))
     front.add_argument("--certificates", default=CERTIFICATES, metavar="PATH",

@@ -31,6 +31,10 @@ class State(msgspec.Struct, frozen=True):
     children: list[Child]
     domain: str
     ports: dict[str, int]
+    reloads: int = 0
+    """How often the edges were asked to be replaced, done or failed."""
+    reload_error: str = ""
+    """Why the last one failed."""
 
 
 def path(data: Path) -> Path:

@@ -5,6 +5,7 @@ import asyncio
 import os
 import resource
 import secrets
+import select
 import signal
 import socket
 import ssl
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ussycode.base.clock import SystemClock
-from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.errors import ErrorCode, Failure, Kind
 from ussycode.base.pki import open_authority
 from ussycode.cli import children, front, state
 from ussycode.cli.listeners import Listeners
@@ -33,6 +34,9 @@ DESCRIPTORS = 65_536
 """Open files of one process: each visitor on a WebSocket takes two."""
 BAD_CERTIFICATE = ErrorCode(
     "up.bad_certificate", Kind.USAGE, "cannot read {file}: {why}", hint="check tls_cert, tls_key and acme_root"
+)
+NOT_REPLACED = ErrorCode(
+    "reload.not_ready", Kind.FAILED, "a new edge could not serve, so the old one goes on: {why}"
 )
 LOG_BYTES = 64 << 20
 """A log that grows beyond this is kept once as `.1` and begun anew."""
@@ -53,6 +57,10 @@ class Supervisor:
     watching: list[asyncio.Task[None]] = field(default_factory=list)
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     """Shared by control and the caddy in front; new with each start."""
+    retired: list[asyncio.subprocess.Process] = field(default_factory=list)
+    """Edges that were replaced and still have visitors."""
+    reloads: int = 0
+    reload_error: str = ""
 
     async def run(self, when_ready: asyncio.Future[None] | None = None) -> None:
         """Serve until SIGTERM or SIGINT. Raises NOT_READY when the first start fails; ends every process then."""
@@ -60,11 +68,14 @@ class Supervisor:
         told = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, told.set)
+        asked = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
         self._note()
         try:
             await self._start_all()
             self.phase = "ready"
             self._note()
+            self.watching.append(asyncio.create_task(self._reload_when(asked)))
             if when_ready is not None:
                 when_ready.set_result(None)
             await told.wait()
@@ -102,9 +113,12 @@ class Supervisor:
             self.running[role] = await children.start(spec, settings, fds)
         finally:
             os.close(settings)
-            kept = {s.fileno() for s in self.listeners.all()}
-            for fd in set(fds) - kept:  # copies made for this start only
-                os.close(fd)
+            self._close_copies(fds)
+
+    def _close_copies(self, fds: Sequence[int]) -> None:
+        kept = {s.fileno() for s in self.listeners.all()}
+        for fd in set(fds) - kept:  # made for this start only
+            os.close(fd)
 
     def log(self, role: str) -> Path:
         """Where a process writes its log lines."""
@@ -134,7 +148,7 @@ class Supervisor:
         fds = [*ssh, *udp, *tcp, ours.web.fileno(), ours.feed.fileno(), ours.metrics.fileno()]
         return pack(given), fds, self.prepared.instance.control_uid
 
-    def _edge(self, number: int) -> tuple[int, list[int], int]:
+    def _edge(self, number: int, ready: int = -1) -> tuple[int, list[int], int]:
         from ussycode.doors.edge.settings import EdgeSettings, write
 
         instance, config = self.prepared.instance, self.config
@@ -151,9 +165,12 @@ class Supervisor:
             alternate_fds=alternate, control_socket=str(instance.run / "web.sock"),
             feed_socket=str(instance.run / "feed.sock"), ca_certificate=signer[0], ca_key=signer[1],
             certificate_files=files, log_path=str(config.data_dir / "edge" / "access.log"),
-            public_port=config.https_port, worker=number, operator_socket=str(self._edge_sockets() / f"{number}.sock"),
+            retire=config.edge_retire, ready_fd=ready, public_port=config.https_port, worker=number,
+            operator_socket=str(self._edge_sockets() / f"{number}.sock"),
         )
-        return write(given), [*https, *http, *behind, *(fd for fd, _ in alternate), *given_fds], instance.edge_uid
+        waiting = [ready] if ready >= 0 else []
+        fds = [*https, *http, *behind, *(fd for fd, _ in alternate), *given_fds, *waiting]
+        return write(given), fds, instance.edge_uid
 
     def _edge_sockets(self) -> Path:
         """Folder for the edges' own figures; control's group may enter it."""
@@ -197,7 +214,10 @@ class Supervisor:
         pause = 0.2
         while True:
             started = time.monotonic()
-            await self.running[role].wait()
+            process = self.running[role]
+            await process.wait()
+            if self.running[role] is not process:  # it was replaced by another one
+                continue
             # A process that lived for a while gets a quick restart; one that dies at once waits longer each time.
             pause = 0.2 if time.monotonic() - started > 30 else min(pause * 2, 10)
             await asyncio.sleep(pause)
@@ -205,6 +225,40 @@ class Supervisor:
                 await self._start(role)
             except Exception as why:  # the outermost frame of one role: tried again, later each time
                 print(f"{role} could not be started: {why}", file=sys.stderr, flush=True)
+
+    async def _reload_when(self, asked: asyncio.Event) -> None:
+        while True:
+            await asked.wait()
+            asked.clear()
+            try:
+                for number in range(self.config.edge_processes):
+                    await self._replace(number)
+                self.reload_error = ""
+            except Failure as failure:
+                self.reload_error = failure.sentence
+                print(f"the edges were not replaced: {failure.sentence}", file=sys.stderr, flush=True)
+            self.reloads += 1
+            self._note()
+
+    async def _replace(self, number: int) -> None:
+        """Start an edge beside the one that runs; only when it can serve does the old one stop accepting."""
+        role = f"edge{number}"
+        heard, said = os.pipe()
+        settings, fds, uid = self._edge(number, said)
+        try:
+            made = await children.start(children.Role("edge", uid, self.log(role)), settings, fds)
+        finally:
+            os.close(settings)
+            self._close_copies(fds)
+        ready = await asyncio.to_thread(_hear, heard, READY_SECONDS)
+        if not ready:
+            await _end(made)
+            raise NOT_REPLACED(why=last_line(self.log(role)))
+        old, self.running[role] = self.running[role], made
+        self.retired = [one for one in self.retired if one.returncode is None] + [old]
+        with suppress(ProcessLookupError):
+            old.send_signal(signal.SIGUSR1)
+        self._note()
 
     async def _rotate(self) -> None:
         # Only root's own folder: in a folder of another user, names could be made to lead elsewhere. The edge
@@ -224,6 +278,7 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self.watching, return_exceptions=True)
         roles = sorted(self.running, key=lambda r: ("fron", "edge", "cont", "help").index(r[:4]))
+        await asyncio.gather(*map(_end, self.retired))
         for role in roles:
             await _end(self.running[role])
         self.running.clear()
@@ -232,10 +287,13 @@ class Supervisor:
     def _note(self) -> None:
         config = self.config
         alive = [state.child(r, p.pid) for r, p in self.running.items() if p.returncode is None]
+        alive += [state.child(f"edge-retired-{p.pid}", p.pid) for p in self.retired if p.returncode is None]
         ports = {"ssh": config.ssh_port, "https": config.https_port, "http": config.http_port,
                  "metrics": config.metrics_port}
         me = state.child("supervisor", os.getpid())
-        state.write(config.data_dir, state.State(self.phase, me, alive, config.domain, ports))
+        state.write(config.data_dir, state.State(
+            self.phase, me, alive, config.domain, ports, self.reloads, self.reload_error,
+        ))
 
 
 def _allow_many_descriptors() -> None:
@@ -273,6 +331,15 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def _hear(fd: int, seconds: float) -> bool:
+    """Whether a byte comes through a pipe in time; closes it."""
+    try:
+        readable, _, _ = select.select([fd], [], [], seconds)
+        return bool(readable) and os.read(fd, 1) == b"1"
+    finally:
+        os.close(fd)
 
 
 def _answers(config: Config) -> bool:

@@ -86,6 +86,10 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
         """More of the request body."""
 
     @abc.abstractmethod
+    def _on_tunnel(self, data: bytes) -> None:
+        """More of what the visitor sends through a tunnel."""
+
+    @abc.abstractmethod
     def _refuse(self, refused: Refused, said: bytes = b"") -> None:
         """What comes cannot be served; nothing further on this connection is. `said` is what there is of the head."""
 
@@ -126,8 +130,7 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
             self._buffer = self._buffer + data if self._buffer else data
             self._pump()
         elif phase is TUNNEL:
-            assert self._upstream is not None
-            self._upstream.write(data)
+            self._on_tunnel(data)
         elif phase is BUSY and self._framing is not None:
             self._body(data)
         elif phase is LINGER:
@@ -189,12 +192,15 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
         else:
             self._abort()
 
-    def leave_when_idle(self) -> None:
-        """The process is ending."""
-        if self._phase is HEAD and not self._buffer:
+    def leave_when_idle(self, patient: bool) -> None:
+        """The process is ending. `patient` leaves a client that has just come the time for its first request."""
+        if self._phase is HEAD and not self._buffer and not (patient and self._partial):
             self._say_goodbye()
         else:
             self._close = True
+
+    def farewell(self, code: int) -> None:
+        """End a WebSocket in good order; everything else goes on."""
 
     def _read_no_more(self) -> None:
         self._deaf = True

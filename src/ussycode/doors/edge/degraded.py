@@ -26,6 +26,7 @@ class Following:
         self._edge.verdicts.closed = False
         self._lost_at = None
         self._edge.counters.add("snapshots")
+        self._edge.informed.set()
         self._edge.verdicts.recheck()
 
     def on_change(self, change: Change) -> None:

@@ -48,6 +48,8 @@ class Edge:
         """Header line that every response carries while control is unreachable."""
         self.read_buffer = memoryview(bytearray(READ_SIZE))
         self.draining = False
+        self.informed = asyncio.Event()
+        """The first snapshot has come."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -56,11 +58,19 @@ class Edge:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def quiet(self) -> None:
-        """Serve nobody anew: idle connections end now, the others with their response."""
+    def quiet(self, patient: bool) -> None:
+        """Serve nobody anew: idle connections end now, the others with their response.
+
+        `patient` leaves those that have not asked anything yet the time to do so.
+        """
         self.draining = True
         for member in list(self.deadlines.members):
-            member.leave_when_idle()
+            member.leave_when_idle(patient)
+
+    def farewell(self, code: int) -> None:
+        """End every WebSocket in good order."""
+        for member in list(self.deadlines.members):
+            member.farewell(code)
 
     def tick(self) -> None:
         """Once a second: deadlines, idle connections, sessions that have expired."""

@@ -26,6 +26,7 @@ from ussycode.doors.edge.response import Response
 from ussycode.doors.edge.timed import NEVER
 from ussycode.doors.edge.upstream import Upstream
 from ussycode.doors.edge.verdicts import Verdict
+from ussycode.doors.edge.websocket import Frames, close_frame, masked_close_frame
 
 ANSWER_TIMEOUT = 600.0
 """Seconds an app may think before its response head."""
@@ -42,12 +43,16 @@ _FACTS = (
 class Exchange(Connection):
     """Sends a request that was allowed to its app and copies bytes both ways until the response is complete."""
 
-    __slots__ = ("_head", "_id", "_pool", "_repeated", "_request", "_verdict")
+    __slots__ = ("_frames", "_head", "_id", "_parting", "_pool", "_repeated", "_request", "_verdict")
 
     _request: Request | None
     _verdict: Verdict | None
     _pool: Pool | None
     _id: bytes
+    _frames: tuple[Frames, Frames] | None
+    """Of the WebSocket that is open: from the app, and to it."""
+    _parting: int
+    """Close code with which the WebSocket ends as soon as the frame under way is through; 0 while it goes on."""
     _repeated: bool
     """The request may not be sent a second time."""
 
@@ -146,11 +151,20 @@ class Exchange(Connection):
             return False
         self._status, self._phase, self.deadline, self._head = 101, TUNNEL, NEVER, b""
         self._send(response.outgoing(self._extra(), close=False))
+        if self._request.upgrade.lower() == b"websocket":
+            self._frames = Frames(), Frames()
         data, self._buffer = self._buffer, b""
         if data:
-            self._upstream.write(data)
+            self._on_tunnel(data)
         self._read_on()
         return True
+
+    def _on_tunnel(self, data: bytes) -> None:
+        if self._upstream is None:
+            return
+        if self._frames is not None:
+            self._frames[1].feed(data)
+        self._upstream.write(data)
 
     def on_response(self, response: Response, framing: Framing, body: bytes) -> None:
         """Pass on the head, with what came of the body."""
@@ -162,7 +176,38 @@ class Exchange(Connection):
 
     def on_bytes(self, data: bytes) -> None:
         """Pass on more of the body or tunnel."""
+        if self._frames is not None:
+            data = self._follow(self._frames[0], data)
         self._send(data)
+        if self._parting and self._frames is not None and self._frames[0].between:
+            self._part(self._parting)
+
+    def _follow(self, frames: Frames, data: bytes) -> bytes:
+        if self._parting:
+            return frames.rest(data)
+        frames.feed(data)
+        return data
+
+    def farewell(self, code: int) -> None:
+        """End a WebSocket with a close frame of this code, once the frame under way is through."""
+        if self._phase is not TUNNEL or self._frames is None:
+            return
+        self._parting = code
+        if self._frames[0].between:
+            self._part(code)
+
+    def _part(self, code: int) -> None:
+        assert self._frames is not None and self._upstream is not None
+        upstream, self._upstream = self._upstream, None
+        if self._frames[1].between:
+            upstream.write(masked_close_frame(code))
+        upstream.close_after_sending()
+        self._send(close_frame(code))
+        self._note(101, "restart")
+        # What the visitor still sends is dropped, its own close frame among it; then the connection ends.
+        self._phase, self._lingered = LINGER, 0
+        self.deadline = self._edge.deadlines.now + LINGER_TIMEOUT
+        self._read_on()
 
     def on_end(self, reusable: bool) -> None:
         """The response is complete: on to the next request."""

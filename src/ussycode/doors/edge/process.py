@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from ussycode.doors.edge.redirect import RedirectConnection
 from ussycode.doors.edge.settings import EdgeSettings
 from ussycode.doors.edge.tls import Given, Minted
 from ussycode.doors.edge.visitor import VisitorConnection
+from ussycode.doors.edge.websocket import GOING_AWAY, RESTART
 
 BACKLOG = 4096
 HANDSHAKE_TIMEOUT = 10.0
@@ -36,8 +39,10 @@ PROBE_AFTER = 60
 """Seconds of silence after which TCP asks whether a visitor is still there; a minute later it counts as gone."""
 SHUTDOWN_TIMEOUT = 3.0
 """Seconds for the end of a TLS connection."""
+LOOK_EVERY = 0.1
+"""Seconds between two looks at whether anybody is left."""
 DRAIN = 5.0
-"""Seconds that requests under way get when the process is told to stop."""
+"""Seconds that requests under way, and clients of WebSockets, get at the end; more than a connection lingers."""
 
 NO_CERTIFICATE = ErrorCode(
     "edge.no_certificate", Kind.FAILED, "the edge was given neither a signer nor certificate files",
@@ -45,21 +50,42 @@ NO_CERTIFICATE = ErrorCode(
 
 
 def main(settings: EdgeSettings) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. Raises NO_CERTIFICATE before anything is served."""
+    """Serve until SIGTERM or SIGINT; the exit code. Raises NO_CERTIFICATE before anything is served.
+
+    SIGUSR1 says that another process has taken over: nobody new is served, and it ends when nobody is left.
+    """
     uvloop.run(_until_told(settings))
     return 0
 
 
 async def _until_told(settings: EdgeSettings) -> None:
-    stop = asyncio.Event()
+    end = Ending()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await serve(settings, SystemClock(), stop)
+        loop.add_signal_handler(number, end.now)
+    loop.add_signal_handler(signal.SIGUSR1, end.told.set)
+    await serve(settings, SystemClock(), end)
 
 
-async def serve(settings: EdgeSettings, clock: Clock, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set; then accept nothing more, and give requests under way DRAIN seconds."""
+@dataclass
+class Ending:
+    """How a process is told to end: `told` alone, in its own time; with `hurry` as well, soon."""
+
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def now(self) -> None:
+        """The platform stops."""
+        self.told.set()
+        self.hurry.set()
+
+
+async def serve(settings: EdgeSettings, clock: Clock, end: Ending) -> None:
+    """Serve until told to end; then accept nothing more.
+
+    In a hurry, requests under way get DRAIN seconds; else everything gets `settings.retire`. What is left are
+    WebSockets, which end with a close frame, and streams, which break off.
+    """
     log = AccessLog(settings.log_path, settings.log_level)
     edge = Edge(settings, clock, log)
     following = Following(edge)
@@ -70,14 +96,21 @@ async def serve(settings: EdgeSettings, clock: Clock, stop: asyncio.Event) -> No
             group.create_task(_every_second(edge, following)),
             group.create_task(_flush(log)),
         ]
+        if settings.ready_fd >= 0:  # who takes over serves nobody before it knows what the one before did
+            await _either(edge.informed, end.told)
         servers = await _listen(edge, tls)
+        _say_ready(settings.ready_fd)
         gc.collect()
         gc.freeze()
         gc.set_threshold(GARBAGE)
-        await stop.wait()
+        await end.told.wait()
         for server in servers:
             server.close()
-        await _drain(edge)
+        edge.quiet(patient=not end.hurry.is_set())
+        await _until_empty(edge, settings.retire, end.hurry)
+        edge.quiet(patient=False)
+        edge.farewell(GOING_AWAY if end.hurry.is_set() else RESTART)
+        await _until_empty(edge, DRAIN)
         for task in background:
             task.cancel()
     edge.verdicts.shut()
@@ -148,9 +181,22 @@ async def _flush(log: AccessLog) -> None:
         log.flush()
 
 
-async def _drain(edge: Edge) -> None:
-    edge.quiet()
-    for _ in range(int(DRAIN / 0.1)):
-        if not edge.deadlines.members:
+async def _until_empty(edge: Edge, seconds: float, hurry: asyncio.Event | None = None) -> None:
+    """Wait until nobody is connected any more, `seconds` at most, or until there is a hurry."""
+    for _ in range(int(seconds / LOOK_EVERY)):
+        if not edge.deadlines.members or (hurry is not None and hurry.is_set()):
             return
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(LOOK_EVERY)
+
+
+async def _either(*events: asyncio.Event) -> None:
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for one in waiting:
+        one.cancel()
+
+
+def _say_ready(fd: int) -> None:
+    if fd >= 0:
+        os.write(fd, b"1")
+        os.close(fd)

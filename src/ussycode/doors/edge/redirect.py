@@ -40,8 +40,11 @@ class RedirectConnection(asyncio.Protocol):
         """Too slow."""
         self._transport.abort()
 
-    def leave_when_idle(self) -> None:
+    def leave_when_idle(self, patient: bool) -> None:
         """Every connection here is short anyway."""
+
+    def farewell(self, code: int) -> None:
+        """There is no WebSocket here."""
 
     def data_received(self, data: bytes) -> None:
         """Collect the head; after the reply, drop what comes."""

@@ -36,6 +36,10 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Seconds that private hosts are served while control is unreachable."""
     head_timeout: float = 10.0
     """Seconds for a request head, from its first byte; also for the first byte of a new connection."""
+    retire: float = 600.0
+    """Seconds that open WebSockets and streams go on after another process has taken over."""
+    ready_fd: int = -1
+    """Where to write a byte once requests can be served, for who replaces another process by this one."""
     log_path: str = ""
     """Access log; empty for none."""
     log_level: str = "info"

@@ -190,6 +190,8 @@ class VisitorConnection(Exchange):
         self._pool = None
         self._upstream = None
         self._framing = None
+        self._frames = None
+        self._parting = 0
         self._head = b""
         self._status = 0
         self._sent = 0
