@@ -87,10 +87,10 @@ class Feed:
         if self._writer is not None:
             self._before.append(self._writer)
         self._writer = writer
-        self.send(Snapshot(
+        writer.write(_frame(Snapshot(
             self.seq, list(self.vms.values()), list(self.users.values()), list(self.sessions.values()), self.signers,
             list(self.domains.values()),
-        ))
+        )))
         try:
             while True:
                 (size,) = struct.unpack(">I", await reader.readexactly(4))
@@ -120,12 +120,11 @@ class Feed:
         self.send(msgspec.structs.replace(known, number=question.number))
 
     def send(self, message: Down) -> None:
-        """Send one frame as it is."""
+        """Send one frame to every edge as it is."""
         assert self._writer is not None
-        body = msgspec.msgpack.encode(message)
         for writer in (*self._before, self._writer):
             if not writer.is_closing():
-                writer.write(struct.pack(">I", len(body)) + body)
+                writer.write(_frame(message))
 
     async def change(self, **what: object) -> None:
         """Send a change and wait for its acknowledgement, as control does before a command answers."""
@@ -184,6 +183,11 @@ class Agents:
         app_reader, app_writer = await asyncio.open_connection(*app, limit=1 << 20)
         writer.write(_reply(b"OK"))
         await asyncio.gather(_copy(reader, app_writer), _copy(app_reader, writer))
+
+
+def _frame(message: Down) -> bytes:
+    body = msgspec.msgpack.encode(message)
+    return struct.pack(">I", len(body)) + body
 
 
 def _reply(word: bytes, **fields: str) -> bytes:
