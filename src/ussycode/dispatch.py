@@ -138,6 +138,8 @@ def _permits(
         if allowed is not None:
             made[name] = allowed
         elif not several or decision.reply is not Reply.HIDE:
+            if decision.reason is Reason.TOKEN_SCOPE:
+                app.telemetry.token(FORBIDDEN.code)
             raise _refusal(command, name, decision, caller)
     return made
 

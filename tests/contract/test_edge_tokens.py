@@ -89,6 +89,37 @@ async def test_each_refusal_has_its_sentence(rig: Rig) -> None:
     assert json.loads(answer.body)["error"] == "the token has expired"
 
 
+CODES = ("missing", "malformed", "expired", "not_yet", "key_unknown", "signature", "revoked", "namespace", "payload",
+         "unknown", "rate", "too_long")
+
+
+async def test_log_and_counters_tell_the_kinds_of_refusal_apart(rig: Rig) -> None:
+    """Somebody who watches must see a wave of forged signatures among the tokens that merely grew old."""
+    for code in CODES:
+        rig.feed.tokens["demo", f"usy1.{code}"] = EdgeToken(0, refused=f"token.{code}", sentence="no")
+        assert (await get(rig, "demo", {"Authorization": f"Bearer usy1.{code}"})).status == 401
+    wanted = {f"token.{code}" for code in CODES}
+    async with asyncio.timeout(10):
+        while not wanted <= {line["reason"] for line in rig.logged()}:
+            await asyncio.sleep(0.02)
+    _, counted = await rig.curl("--unix-socket", str(rig.folder / "edge.sock"), "http://edge/__edge/metrics")
+    for code in CODES:
+        assert f'ussycode_edge_requests_total{{status="401",reason="token.{code}"}}' in counted
+
+
+async def test_every_request_is_counted_with_a_reason(rig: Rig) -> None:
+    for host in ("demo", "open", "secret", "nosuch", "3000--open"):
+        for path in ("/", "/__ussycode/login"):
+            await rig.get(f"{host}.{DOMAIN}", path, session=await rig.sign_in(ALICE, f"{host}.{DOMAIN}"))
+            await rig.get(f"{host}.{DOMAIN}", path)
+    await rig.get("evil.example")
+    await rig.get(DOMAIN)
+    _, counted = await rig.curl("--unix-socket", str(rig.folder / "edge.sock"), "http://edge/__edge/metrics")
+    reasons = [x.partition("reason=\"")[2].partition("\"")[0] for x in counted.splitlines() if "requests_total{" in x]
+    assert "" not in reasons
+    assert {"owner", "public", "platform", "not_signed_in", "no_host"} <= set(reasons)
+
+
 async def test_a_good_token_opens_nothing_that_is_not_its_owners(rig: Rig) -> None:
     stranger = await get(rig, "secret", {"Authorization": f"Bearer {GOOD}"})
     missing = await get(rig, "demo2", headers={"Authorization": "Bearer usy1.other"})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.product.signing import TOUCHED, VERIFIED, SecurityKey
+from tests.product.signing import TOUCHED, VERIFIED, SecurityKey, Signer, b64
 from tests.product.web_world import WebWorld, web_world
 from ussycode.sharing import ops as sharing
 from ussycode.tokens import ops
@@ -121,17 +121,26 @@ async def test_a_signed_token_of_a_vm_carries_its_context_byte_for_byte(place: W
     assert (await place.exec("ls", token)).status == 401
 
 
-async def test_every_refusal_is_counted_by_its_reason(place: WebWorld) -> None:
+async def test_every_refusal_is_counted_by_its_reason(place: WebWorld, tmp_path: Path) -> None:
     bad = {
         "token.missing": "", "token.malformed": "usy0.nonsense", "token.unknown": "usy1.nonsense",
         "token.expired": place.alice.token('{"exp":1000000000}'), "token.namespace": place.alice.token("{}", "v0@x"),
         "token.not_yet": place.alice.token('{"nbf":4000000000}'), "token.payload": place.alice.token('{"a":1}'),
     }
-    for token in bad.values():
-        assert (await place.ask("POST", "https://localhost:8443/exec", data="ls",
-                                headers={"Authorization": f"Bearer {token}"})).status == 401
+    revoked, stranger = place.alice.token('{"cmds":["ls"],"ctx":1}'), Signer.make(tmp_path, "ecdsa-256")
+    await place.exec(f"ssh-key revoke-token {revoked}", place.alice.token(ALL))
+    kind, payload, _ = place.alice.token().split(".")
+    bad |= {
+        "token.revoked": revoked, "token.key_unknown": stranger.token(),
+        "token.signature": f"{kind}.{payload}.{b64(place.alice.signature(b'another payload'))}",
+    }
+    for code, token in bad.items():
+        refused = await place.ask("POST", "https://localhost:8443/exec", data="ls",
+                                  headers={"Authorization": f"Bearer {token}"})
+        assert refused.status == 401, code
+    assert (await place.exec("new", place.alice.token('{"cmds":["ls"]}'))).status == 403
     counted = place.app.telemetry.metrics().decode()
-    for code in bad:
+    for code in (*bad, "token.scope"):
         assert f'ussycode_tokens_total{{result="{code}"}} 1.0' in counted
 
 

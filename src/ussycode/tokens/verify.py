@@ -90,6 +90,7 @@ class TokenVerifier:
             found = await self._check(token, place)
         except Failure as failure:
             self.app.telemetry.token(failure.code)
+            self.app.telemetry.log.info("token refused", code=failure.code, place=place.namespace)
             raise
         self.app.telemetry.token("ok")
         self.app.uses.note(found.subject)

@@ -102,9 +102,12 @@ def login(target: bytes, wants_page: bool, git: bool = False) -> Local:
     return Local(302, "not_signed_in", sentence, location=b"/__ussycode/login?redirect=" + back.encode())
 
 
-def bad_token(sentence: str) -> Local:
-    """A token was shown and is not good; never a redirect, and the same whether or not the VM exists."""
-    return Local(401, "bad_token", sentence, "see the manual's page on tokens", challenge=b"Bearer error=invalid_token")
+def bad_token(code: str, sentence: str) -> Local:
+    """A token was shown and is not good; never a redirect, and the same whether or not the VM exists.
+
+    `code` says in log and counters which kind of bad it is.
+    """
+    return Local(401, code, sentence, "see the manual's page on tokens", challenge=b"Bearer error=invalid_token")
 
 
 def stopped(name: str, phase: str, domain: str) -> Local:

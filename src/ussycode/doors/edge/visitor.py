@@ -80,7 +80,7 @@ class VisitorConnection(Exchange):
             self._phase, self.deadline = DIAL, NEVER  # control has its own time
             self._edge.spawn(self._ask_about(request, name, token))
         elif known.refused:
-            self._reply(pages.bad_token(known.sentence))
+            self._reply(pages.bad_token(known.refused, known.sentence))
         else:
             self._judge(request, MARK + token)
 
