@@ -28,17 +28,21 @@ import msgspec
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from bench.edge import streams  # noqa: E402
 from bench.edge.peers import CADDY, NGINX, fetch_nginx  # noqa: E402
 from bench.report import Report  # noqa: E402
 from ussycode.base.clock import SystemClock  # noqa: E402
 from ussycode.base.pki import Authority, Issuer  # noqa: E402
 from ussycode.doors.edge.settings import EdgeSettings, write  # noqa: E402
-from ussycode.wire.edge import EdgeSession, EdgeUser, EdgeVm, Snapshot  # noqa: E402
+from ussycode.wire.edge import EdgeSession, EdgeSigner, EdgeUser, EdgeVm, Snapshot  # noqa: E402
 
 SESSION = "bench-session-bench-session-bench-session"
 CONNECTIONS = 32
 WARM_UP = 1
+MANY = 256
+"""Connections of the runs that look at delay."""
 EDGE, CADDY_AUTH, NGINX_AUTH = "ussycode edge", "Caddy + forward_auth", "nginx + auth_request"
+NGINX_PLAIN = "nginx, no auth"
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,9 @@ def start_edge(stack: ExitStack, folder: Path, app: int, authority: Authority) -
     machine = EdgeVm("vm_demo", "demo", "usr_alice", "running", "127.0.0.1", secret, 8000)
     digest = hashlib.sha256(SESSION.encode()).hexdigest()
     users = [EdgeUser("usr_alice", "alice", "citizen", "alice@example.org")]
-    snapshot = Snapshot(1, [machine], users, [EdgeSession(digest, "usr_alice", "demo.localhost", 4e9)])
+    signers = [EdgeSigner("sig_bench", b"b" * 32, 1.0)]
+    sessions = [EdgeSession(digest, "usr_alice", "demo.localhost", 4e9)]
+    snapshot = Snapshot(1, [machine], users, sessions, signers)
     threading.Thread(target=serve_feed, args=(folder / "feed.sock", snapshot), daemon=True).start()
     signer = authority.intermediate("localhost")
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -136,7 +142,7 @@ def start_all(stack: ExitStack, folder: Path, cache: Path) -> list[Contender]:
         Contender(CADDY_AUTH, f"https://localhost:{caddy_auth}/", (runs_caddy, auth)),
         Contender("Caddy, no auth", f"https://localhost:{caddy}/", (runs_caddy,)),
         Contender(NGINX_AUTH, f"https://localhost:{nginx_auth}/", (runs_nginx, auth)),
-        Contender("nginx, no auth", f"https://localhost:{nginx}/", (runs_nginx,)),
+        Contender(NGINX_PLAIN, f"https://localhost:{nginx}/", (runs_nginx,)),
     ]
 
 
@@ -179,20 +185,51 @@ def cpu_seconds(contender: Contender) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def load(contender: Contender, seconds: int) -> tuple[int, float, float]:
-    """wrk for `seconds`: requests, requests per second, p50 in ms. Raises RuntimeError on any error."""
+@dataclass(frozen=True)
+class Load:
+    """What one run of wrk saw; times in ms."""
+
+    total: int
+    rate: float
+    p50: float
+    p99: float
+
+
+PAUSING = """function delay() return PAUSE end"""
+VARIED = """
+local n = 0
+function request()
+    n = n + 1
+    return wrk.format("GET", "/?" .. n, {["X-Number"] = tostring(n)})
+end
+"""
+PAUSE = 60
+"""ms that each connection of a run that pauses waits before its next request."""
+
+
+def load(contender: Contender, seconds: int, connections: int = CONNECTIONS, script: str = "") -> Load:
+    """wrk for `seconds`, with a Lua script of its own. Raises RuntimeError on any error."""
     host = f"demo.localhost:{contender.url.rpartition(':')[2].rstrip('/')}"
-    out = subprocess.run(
-        ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-H", f"Host: {host}",
-         "-H", f"Cookie: __Host-ussycode={SESSION}; theme=dark", "-H", "Accept: text/html", contender.url],
-        capture_output=True, text=True, check=True, timeout=seconds + 20,
-    ).stdout
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as lua:
+        lua.write(script)
+        lua.flush()
+        out = subprocess.run(
+            ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *(("-s", lua.name) if script else ()),
+             "-H", f"Host: {host}", "-H", f"Cookie: __Host-ussycode={SESSION}; theme=dark", "-H", "Accept: text/html",
+             contender.url],
+            capture_output=True, text=True, check=True, timeout=seconds + 20,
+        ).stdout
     if "Non-2xx" in out or "Socket errors" in out:
         raise RuntimeError(f"{contender.name}: {out}")
     total, rate = re.search(r"(\d+) requests in", out), re.search(r"Requests/sec:\s+([\d.]+)", out)
-    middle = re.search(r"50%\s+([\d.]+)(us|ms|s)", out)
-    assert total and rate and middle
-    return int(total[1]), float(rate[1]), float(middle[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[middle[2]]
+    assert total and rate
+    return Load(int(total[1]), float(rate[1]), _quantile(out, 50), _quantile(out, 99))
+
+
+def _quantile(out: str, percent: int) -> float:
+    found = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s)", out)
+    assert found
+    return float(found[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[found[2]]
 
 
 def measure(contenders: list[Contender], rounds: int, seconds: int, report: Report) -> dict[str, list[float]]:
@@ -204,10 +241,10 @@ def measure(contenders: list[Contender], rounds: int, seconds: int, report: Repo
         for contender in contenders:
             load(contender, WARM_UP)
             before = cpu_seconds(contender)
-            total, rate, delay = load(contender, seconds)
-            cost[contender.name].append((cpu_seconds(contender) - before) / total * 1e6)
-            rates[contender.name].append(rate)
-            delays[contender.name].append(delay)
+            seen = load(contender, seconds)
+            cost[contender.name].append((cpu_seconds(contender) - before) / seen.total * 1e6)
+            rates[contender.name].append(seen.rate)
+            delays[contender.name].append(seen.p50)
     for name in cost:
         report.add(f"{name}: CPU per request", "us", cost[name])
     for name in cost:
@@ -215,6 +252,45 @@ def measure(contenders: list[Contender], rounds: int, seconds: int, report: Repo
     for name in cost:
         report.add(f"{name}: p50 at {CONNECTIONS} connections", "ms", delays[name])
     return cost
+
+
+def measure_varied(contenders: list[Contender], rounds: int, seconds: int, report: Report) -> None:
+    """The same with no head like another, so that nobody gains from remembering them."""
+    cost: dict[str, list[float]] = {c.name: [] for c in contenders}
+    for _ in range(rounds):
+        for contender in contenders:
+            before = cpu_seconds(contender)
+            seen = load(contender, seconds, script=VARIED)
+            cost[contender.name].append((cpu_seconds(contender) - before) / seen.total * 1e6)
+    for name in cost:
+        report.add(f"{name}: CPU per request, no two heads alike", "us", cost[name])
+    for name in cost:
+        if name != EDGE:
+            ratios = [theirs / ours for theirs, ours in zip(cost[name], cost[EDGE], strict=True)]
+            report.add(f"edge over {name}, no two heads alike", "x", ratios)
+
+
+def measure_delay(contenders: list[Contender], rounds: int, seconds: int, report: Report) -> None:
+    """p99 of MANY connections: each pausing between requests, as people do, and all at once without a pause."""
+    ways = {f"each pausing {PAUSE} ms": PAUSING.replace("PAUSE", str(PAUSE)), "no pauses": ""}
+    for way, script in ways.items():
+        seen = {c.name: [load(c, seconds, MANY, script) for _ in range(rounds)] for c in contenders}
+        for name, loads in seen.items():
+            report.add(f"{name}: p99 at {MANY} connections, {way}", "ms", [s.p99 for s in loads])
+        for name, loads in seen.items():
+            report.add(f"{name}: requests then", "/s", [s.rate for s in loads])
+
+
+def measure_streams(report: Report) -> None:
+    """Bulk and idle connections, through an edge of their own."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        (app,) = free_ports(1)
+        start(stack, sys.executable, Path(__file__).with_name("app.py"), app)
+        ours = start_edge(stack, Path(name), app, Authority.make(SystemClock()))
+        wait_for(ours.name, partial(answers, ours))
+        pid, cookie = ours.processes[0].pid, f"__Host-ussycode={SESSION}"
+        streams.idle_websockets(report, int(ours.url.rpartition(":")[2].rstrip("/")), cookie, pid)
+        streams.bulk(report, ours.url, cookie, pid, lambda: cpu_seconds(ours))
 
 
 def main() -> None:
@@ -231,9 +307,13 @@ def main() -> None:
         for contender in contenders:
             wait_for(contender.name, partial(answers, contender))
         cost = measure(contenders, options.rounds, options.seconds, report)
-    for other in (CADDY_AUTH, "Caddy, no auth", NGINX_AUTH, "nginx, no auth"):
+        chosen = [c for c in contenders if c.name in (EDGE, CADDY_AUTH, NGINX_PLAIN)]
+        measure_varied(chosen, options.rounds, options.seconds, report)
+        measure_delay(chosen, options.rounds, options.seconds, report)
+    for other in (CADDY_AUTH, "Caddy, no auth", NGINX_AUTH, NGINX_PLAIN):
         ratios = [theirs / ours for theirs, ours in zip(cost[other], cost[EDGE], strict=True)]
         report.add(f"requests per CPU second, edge over {other}", "x", ratios)
+    measure_streams(report)
     report.notes.append("TLS 1.3 P-256, HTTP/1.1 kept alive, one core a proxy (Caddy: all), log of every request on.")
     report.save(ROOT / "bench" / "results")
     print(report.text())
