@@ -200,7 +200,8 @@ VARIED = """
 local n = 0
 function request()
     n = n + 1
-    return wrk.format("GET", "/?" .. n, {["X-Number"] = tostring(n)})
+    wrk.headers["X-Number"] = tostring(n)
+    return wrk.format("GET", "/?" .. n)
 end
 """
 PAUSE = 60
