@@ -12,6 +12,8 @@ from tests.world import World, world
 from ussycode.access.facts import Caller
 from ussycode.base.db import events_table
 from ussycode.domains import checking, policy, store
+from ussycode.identity import store as people
+from ussycode.mail import store as mail
 
 
 @pytest.fixture
@@ -197,11 +199,15 @@ async def test_a_domain_without_proof_is_served_for_three_days_and_silence_is_no
     await checking.look_at_due(w.app)
     assert await listed(w, olive) == {"lost.test": ("verified", "cname")}
     names.says("lost.test", "A", "192.0.2.99")
+    await w.app.db.write(lambda tx: people.update_user(tx, olive.user, email="olive@example.org"))
     for wait in (policy.LOOK_AGAIN, policy.PATIENCE):
         w.clock.advance(wait)
         await checking.look_at_due(w.app)
     assert await listed(w, olive) == {}
     assert (await happened(w))[-3:] == ["domain.failing", "domain.failing", "domain.lost"]
+    told = await w.app.db.read(mail.every)
+    assert [m.to for m in told] == ["olive@example.org"] * 2 and "192.0.2.99" in told[0].body
+    assert [m.subject.partition(" ")[2] for m in told] == ["no longer leads to your VM", "is not served any more"]
 
 
 async def test_a_silent_dns_takes_nothing_away(w: World, olive: Caller, names: NameServer) -> None:

@@ -19,6 +19,8 @@ from tests.pebble import Pebble, pebble
 from tests.product.test_domain_hosts import names_in
 from tests.world import World, world
 from ussycode.access.facts import Caller
+from ussycode.cli import doctor
+from ussycode.config import load
 from ussycode.domains import certificates, edges
 from ussycode.domains.ordering import AcmeSigner
 from ussycode.domains.zone import MAX_QUERY, Zone, ZoneServer
@@ -163,3 +165,18 @@ async def test_large_answers_go_over_tcp_and_nonsense_is_not_answered(names: Nam
         update = dns.message.make_query(origin, "SOA")
         update.set_opcode(dns.opcode.UPDATE)
         assert dns.message.from_wire(zone.answer(update.to_wire()) or b"").rcode() == dns.rcode.NOTIMP
+
+
+async def test_the_operators_doctor_asks_for_the_records_that_wildcards_need(names: NameServer) -> None:
+    def found(**options: str) -> tuple[bool, str]:
+        settings = {"domain": PLATFORM, "dns_resolver": names.setting, "dns_port": str(names.zone_port), **options}
+        check = doctor._dns(load(settings, {}))
+        return check.ok, check.found
+
+    well = True, f"{PLATFORM} and the names below it have addresses"
+    async with zone_server(names):
+        assert await asyncio.to_thread(found) == well
+    zone = f"acme.{PLATFORM}, for wildcards' certificates, does not lead here"
+    assert await asyncio.to_thread(found) == (False, zone)
+    assert await asyncio.to_thread(lambda: found(dns_port="0")) == well
+    assert await asyncio.to_thread(lambda: found(domain="not.test")) == (False, "not.test has no address")

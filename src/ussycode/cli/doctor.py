@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import shutil
@@ -53,7 +54,7 @@ def doctor(config: Config, asked: argparse.Namespace) -> int:
 def examine(config: Config) -> Iterator[Check]:
     """All checks, cheap ones first."""
     for look in (_root, _tools, _memory, _disk, _ports, _tun, _key, _kernel, _image, _kvm, _templates, _containers,
-                 _network, _leftovers):
+                 _network, _dns, _leftovers):
         try:
             yield look(config)
         except Failure as failure:
@@ -91,7 +92,8 @@ def _ports(config: Config) -> Check:
     now = state.read(config.data_dir)
     if now is not None and state.alive(now.supervisor):
         return Check("ports", True, f"held by this ussycode (pid {now.supervisor.pid})")
-    wanted = (config.ssh_port, config.https_port, config.http_port, config.metrics_port)
+    wanted = [config.ssh_port, config.https_port, config.http_port, config.metrics_port]
+    wanted += [config.dns_port] if config.dns_port else []
     taken = [port for port in wanted if not _free(port)]
     if taken:
         return Check("ports", False, f"in use: {', '.join(map(str, taken))}", "ss -ltnp shows by whom")
@@ -240,3 +242,27 @@ def _known_vms(file: Path) -> frozenset[str]:
         return db.read_now(store.ids)
     finally:
         db.close()
+
+
+def _dns(config: Config) -> Check:
+    if config.on_loopback:
+        return Check("dns", True, f"{config.domain} is this machine, wherever it is asked")
+    return asyncio.run(_ask_dns(config))
+
+
+async def _ask_dns(config: Config) -> Check:
+    """The records that the operator made once: of the domain, of every name below it, and of the zone of wildcards."""
+    from ussycode.domains.lookups import Lookups, Silence
+
+    lookups = Lookups.of(config)
+    try:
+        for name in (config.domain, f"some-vm.{config.domain}"):
+            if not await lookups.addresses(name):
+                todo = f"make A records: {config.domain}, *.{config.domain}"
+                return Check("dns", False, f"{name} has no address", todo)
+    except Silence:
+        return Check("dns", False, f"DNS does not answer about {config.domain}", "look at dns_resolver, or resolv.conf")
+    if config.dns_port and not await lookups.is_zone(config.delegation_zone):
+        todo = f"start the platform, and make the record: {config.delegation_zone} NS {config.domain}"
+        return Check("dns", False, f"{config.delegation_zone}, for wildcards' certificates, does not lead here", todo)
+    return Check("dns", True, f"{config.domain} and the names below it have addresses")

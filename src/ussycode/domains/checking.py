@@ -10,7 +10,7 @@ import asyncio
 
 from ussycode.base.db import Tx
 from ussycode.base.events import SYSTEM, Event
-from ussycode.domains import policy, store
+from ussycode.domains import notices, policy, store
 from ussycode.domains.lookups import Lookups, Silence
 from ussycode.domains.model import Finding, Place, Proof, VmDomain
 from ussycode.identity import store as identity
@@ -108,10 +108,13 @@ def _take_in(tx: Tx, which: str, finding: Finding) -> VmDomain | None:
     elif domain.verified and finding.sure and not domain.failing_since:
         store.update(tx, which, failing_since=tx.now)
         tx.emit(Event("domain.failing", SYSTEM, which, {"domain": domain.shown, "why": finding.why}))
+        notices.failing(tx, domain, finding.why)
     now = store.by_id(tx, which)
     assert now is not None
     if policy.is_over(now, tx.now) or (finding.sure and policy.is_lost(now, tx.now)):
         forget(tx, now, SYSTEM, "domain.lost" if now.verified else "domain.expired")
+        if now.verified:
+            notices.lost(tx, now)
         return None
     checks = 0 if now.verified else now.checks + 1
     store.update(tx, which, checked_at=tx.now, checks=checks, why=finding.why, check_at=policy.next_look(now, tx.now))
@@ -145,6 +148,7 @@ async def _let_go(app: App, domain: VmDomain) -> None:
         now = store.by_id(tx, domain.id)
         if now is not None:
             forget(tx, now, SYSTEM, "domain.lost")
+            notices.lost(tx, now)
 
     await app.db.write(drop)
 

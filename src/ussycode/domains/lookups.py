@@ -69,6 +69,13 @@ class Lookups:
         found = await asyncio.gather(self._ask(name, "A"), self._ask(name, "AAAA"))
         return frozenset(str(ipaddress.ip_address(r.to_text())) for records in found for r in records)
 
+    async def is_zone(self, name: str) -> bool:
+        """Whether somebody answers for the zone `name`."""
+        try:
+            return bool(await self._ask(name, "SOA"))
+        except Silence:
+            return False
+
     async def _texts(self, name: str) -> frozenset[str]:
         return frozenset(
             b"".join(r.strings).decode("latin-1").strip() for r in await self._ask(name, "TXT")  # type: ignore[attr-defined]
