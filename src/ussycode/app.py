@@ -187,6 +187,9 @@ class NoGuests:
     async def sample(self, vm: str) -> None:
         """Nothing."""
 
+    async def listening(self, vm: str) -> None:
+        """Nothing."""
+
     async def export(self, vm: str, form: Form) -> Export:
         """Refused: there is no disk."""
         raise NOT_EXPORTED(what="VM without a disk")

@@ -17,6 +17,7 @@ from ussycode.base.telemetry import Telemetry
 from ussycode.config import Config
 from ussycode.runtime.driver import Sample
 from ussycode.runtime.export import Export, Form
+from ussycode.runtime.guest.channel import Port
 from ussycode.runtime.guest.execs import ExecSpec, ExecStream
 from ussycode.runtime.guest.listeners import Listener
 from ussycode.runtime.guest.streams import Stream
@@ -60,6 +61,10 @@ class NodeLink(Protocol):
 
     async def sample(self, vm: str) -> Sample | None:
         """What a VM uses now; None when it does not run or does not say."""
+        ...
+
+    async def listening(self, vm: str) -> Sequence[Port] | None:
+        """TCP ports on which something listens in a VM; None when it does not run or does not say."""
         ...
 
 

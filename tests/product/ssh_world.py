@@ -56,6 +56,9 @@ class OneGuest:
     async def sample(self, vm: str) -> None:
         return None
 
+    async def listening(self, vm: str) -> None:
+        return None
+
     async def export(self, vm: str, form: Form) -> Export:
         return empty(5)
 

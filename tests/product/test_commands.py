@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.world import world
-from ussycode.access.facts import Role
+from tests.world import World, world
+from ussycode.access.facts import Caller, Role
+from ussycode.cmdline.render import Style
 from ussycode.runtime.driver import Phase
 from ussycode.runtime.drivers.fake import DiskFullDriver, NeverDriver, SlowDriver
 
@@ -80,7 +81,28 @@ async def test_share_opens_and_closes_the_primary_port() -> None:
         closed = await w.does(owner, "share set-private demo")
         assert closed["share"] == "private"
         shown = await w.does(owner, "share show demo")
-        assert shown["status"] == "private" and shown["ports"] == []
+        assert shown["status"] == "private" and shown["ports"] == [] and shown["listening"] == [22, 8000]
+
+
+async def says(w: World, who: Caller, line: str) -> str:
+    """What a person reads."""
+    outcome = await w.run(who, line, json=False)
+    assert outcome.view is not None, outcome.failure
+    return outcome.view.text(Style(80, False))
+
+
+async def test_show_says_what_listens_and_what_to_do_when_nothing_does() -> None:
+    async with world() as w:
+        owner = await w.person("olive")
+        await w.does(owner, "new --name demo")
+        said = await says(w, owner, "share show demo")
+        assert "in it listens: 22, 8000" in said and "nothing" not in said
+        await w.does(owner, "share port demo 3000")
+        assert "nothing listens on port 3000 in it; share port demo PORT" in await says(w, owner, "share show demo")
+        w.driver.ports = ()
+        assert "nothing listens on port 3000 in it; 127.0.0.1 is enough" in await says(w, owner, "share show demo")
+        await w.does(owner, "stop demo")
+        assert "listen" not in await says(w, owner, "share show demo")
 
 
 async def test_a_newbie_has_room_for_three_vms_and_an_admin_for_more() -> None:

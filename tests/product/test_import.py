@@ -9,6 +9,7 @@ import pytest
 
 from tests.product.ssh_world import ssh_world
 from tests.product.web_world import HOME, WebWorld, web_world
+from tests.schemas import check
 
 DISK = b"disk" * 500_000
 
@@ -29,6 +30,7 @@ async def test_https_takes_a_file_and_the_options_of_the_command(place: WebWorld
     status, made = await put(place, "/import/moved?memory=1G&tag=old&wake", DISK)
     assert status == 200, made
     assert isinstance(made, dict)
+    check("import", made)
     assert (made["vm_name"], made["tags"], made["image"]) == ("moved", ["old"], "localhost/moved")
     listed = (await place.exec("ls")).json
     assert [vm["vm_name"] for vm in listed["vms"]] == ["moved"]

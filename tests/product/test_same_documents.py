@@ -50,8 +50,8 @@ PRINTED_ONCE = {
 }
 """What they print differs by how the caller came in, or each time: their own tests look at them."""
 ELSEWHERE = {
-    "image pull", "image rm", "email verify", "email primary", "ssh", "export", "logout", "complete", "help", "exit",
-    "domain add", "domain rm",
+    "image pull", "image rm", "email verify", "email primary", "ssh", "export", "import", "logout", "complete", "help",
+    "exit", "domain add", "domain rm",
 }
 SHIFTING = (
     (r"SHA256:[\w+/]+", "PRINT"), (r"ssh-ed25519 [\w+/=]{60,}", "KEY"), (r"\b(vm|user|snap)_[a-z0-9]{8,}", r"\1_ID"),

@@ -1,12 +1,14 @@
 """Streams into the VMs of this node: the id of a VM becomes the address of its agent."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.runtime.driver import Sample, VmId
 from ussycode.runtime.export import Export, Form
 from ussycode.runtime.guest import execs, listeners, streams
+from ussycode.runtime.guest.channel import Port
 from ussycode.runtime.guest.execs import ExecSpec, ExecStream
 from ussycode.runtime.guest.listeners import Listener
 from ussycode.runtime.guest.streams import GuestAddress, Stream
@@ -30,6 +32,10 @@ class Guests(Protocol):
 
     async def sample(self, vm: VmId) -> Sample | None:
         """What it uses now."""
+        ...
+
+    async def listening(self, vm: VmId) -> Sequence[Port] | None:
+        """What listens in it; None when it does not say."""
         ...
 
     async def export(self, vm: VmId, form: Form) -> Export:
@@ -75,6 +81,10 @@ class LocalLink:
     async def sample(self, vm: VmId) -> Sample | None:
         """What the VM uses now; None when it does not run."""
         return await self._guests.sample(vm)
+
+    async def listening(self, vm: VmId) -> Sequence[Port] | None:
+        """TCP ports on which something listens in the VM; None when it does not run or does not say."""
+        return await self._guests.listening(vm)
 
     async def export(self, vm: VmId, form: Form) -> Export:
         """The VM's disk as a file. Raises what the driver raises."""

@@ -33,7 +33,10 @@ async def show(ctx: Ctx, a: Show) -> ShareView:
     """Show who can reach a VM: its public ports, the people it is shared with, and its links."""
     ports, shares, links = await ops.everything(ctx.app, ctx.permit)
     served = await domains.served_of(ctx.app, ctx.permit)
-    return ShareView(ctx.app.config, a.vm, ports, tuple(shares), tuple(links), tuple(served), a.qr)
+    listening = await ops.listening(ctx.app, ctx.permit)
+    return ShareView(
+        ctx.app.config, a.vm, ports, tuple(shares), tuple(links), tuple(served), a.qr, listening=listening,
+    )
 
 
 @dataclass(frozen=True)

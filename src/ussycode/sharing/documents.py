@@ -53,6 +53,7 @@ class ShareDocument(TypedDict):
     team_shelley: bool
     ports: list[PortDocument]
     domains: list[str]
+    listening: NotRequired[list[int]]
 
 
 class VisibilityDocument(TypedDict):

@@ -19,6 +19,9 @@ from ussycode.vms import store as vms
 from ussycode.vms.ops import NO_SUCH_VM
 from ussycode.wire.edge import Change, Snapshot
 
+MAX_LISTENING = 64
+"""Ports that a VM says something listens on, of which are told."""
+
 
 async def show(app: App, permit: Permit) -> Ports:
     """Ports of the VM."""
@@ -30,6 +33,13 @@ async def everything(app: App, permit: Permit) -> tuple[Ports, list[Share], list
     assert permit.vm is not None
     vm = permit.vm.vm
     return await app.db.read(lambda tx: (_ports(tx, app, permit), store.shares_of(tx, vm), store.links_of(tx, vm)))
+
+
+async def listening(app: App, permit: Permit) -> tuple[int, ...] | None:
+    """Ports on which something listens in the VM, lowest first; None when it does not run or does not say."""
+    assert permit.vm is not None
+    said = await app.link.listening(permit.vm.vm)
+    return None if said is None else tuple(sorted({one.port for one in said})[:MAX_LISTENING])
 
 
 async def set_port(app: App, permit: Permit, port: int) -> Ports:

@@ -65,6 +65,8 @@ class ShareView:
     domains: tuple[str, ...] = ()
     """Those that are served."""
     qr: bool = False
+    listening: tuple[int, ...] | None = None
+    """Ports on which something listens in the VM, as it says; None when it says nothing."""
 
     @property
     def url(self) -> str:
@@ -80,6 +82,7 @@ class ShareView:
         parts = [VisibilityView(self.vm_name, primary, primary in self.ports.public, self.url).text(style)]
         parts += [f"  port {p} is public: {self._url(p)}" for p in sorted(self.ports.public - {primary})]
         parts += [f"  also at {d}" for d in self.domains]
+        parts += self._heard()
         if self.shares:
             rows = [[s.name, _what(s), _status(s), _via(s), _day(s.expires)] for s in self.shares]
             parts += ["", table(["SHARED WITH", "WHAT", "STATUS", "BY", "ENDS"], rows, style)]
@@ -90,13 +93,23 @@ class ShareView:
             parts.append(drawn(self.url))
         return "\n".join(parts)
 
+    def _heard(self) -> list[str]:
+        """What listens in it, and what to do when it is not what is shown."""
+        if self.listening is None:
+            return []
+        found, primary = ", ".join(map(str, self.listening)), self.ports.primary
+        other = f"share port {self.vm_name} PORT shows another" if found else "127.0.0.1 is enough"
+        silent = [] if primary in self.listening else [f"  nothing listens on port {primary} in it; {other}"]
+        return [*silent, *([f"  in it listens: {found}"] if found else [])]
+
     def document(self) -> ShareDocument:
         """The document of `share show`."""
+        heard = {} if self.listening is None else {"listening": list(self.listening)}
         return cast(ShareDocument, {
             "vm_name": self.vm_name, "status": self.ports.visibility, "port": self.ports.primary, "url": self.url,
             "users": [person(s) for s in self.shares], "links": [link(k) for k in self.links], "teams": [], **NO_TEAM,
             "ports": [{"port": p, "share": "public", "url": self._url(p)} for p in sorted(self.ports.public)],
-            "domains": list(self.domains),
+            "domains": list(self.domains), **heard,
         })
 
 

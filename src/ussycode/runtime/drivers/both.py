@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ussycode.runtime.driver import Driver, Isolation, Sample, Seen, VmId, Want
 from ussycode.runtime.export import Export, Form
+from ussycode.runtime.guest.channel import Port
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.isolation import NOT_ENABLED
 
@@ -33,6 +34,10 @@ class NodeDriver(Driver, Protocol):
 
     def console(self, vm: VmId) -> str:
         """The last console lines."""
+        ...
+
+    async def listening(self, vm: VmId) -> Sequence[Port] | None:
+        """What listens in it."""
         ...
 
     async def export(self, vm: VmId, form: Form) -> Export:
@@ -100,6 +105,10 @@ class Both:
         """What it uses now."""
         return await self._of(vm).sample(vm)
 
+    async def listening(self, vm: VmId) -> Sequence[Port] | None:
+        """What listens in it."""
+        return await self._of(vm).listening(vm)
+
     async def destroy(self, vm: VmId) -> None:
         """No error for what is not here; both are asked, since a folder may be all that is left."""
         await self.containers.destroy(vm)
@@ -159,6 +168,10 @@ class NoContainers:
     destroy = stop
 
     async def sample(self, vm: VmId) -> Sample | None:
+        """None."""
+        return None
+
+    async def listening(self, vm: VmId) -> Sequence[Port] | None:
         """None."""
         return None
 

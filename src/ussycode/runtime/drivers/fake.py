@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ussycode.runtime.disks import NO_ROOM, SPARE_MIB
 from ussycode.runtime.driver import Phase, Sample, Seen, Snapshot, VmId, Want
 from ussycode.runtime.export import Export, Form, empty
+from ussycode.runtime.guest.channel import Port
 from ussycode.runtime.guest.streams import GuestAddress
 
 
@@ -19,6 +20,8 @@ class FakeDriver:
     told: dict[VmId, Want] = field(default_factory=dict)
     listeners: list[Callable[[], None]] = field(default_factory=list)
     forgotten: set[VmId] = field(default_factory=set)
+    ports: Sequence[Port] = field(default_factory=lambda: (Port(22, "::"), Port(8000, "127.0.0.1")))
+    """What listens in every VM."""
     figures: Sample = field(default_factory=lambda: Sample(
         1.0, 64 << 20, 512 << 20, 100 << 20, 5 << 30, 4 << 30, 1000, 2000, 4096, 8192,
     ))
@@ -90,6 +93,10 @@ class FakeDriver:
         if vm not in self.vms or self.vms[vm].phase is not Phase.RUNNING:
             return None
         return self.figures
+
+    async def listening(self, vm: VmId) -> Sequence[Port] | None:
+        """The same ports in every VM that runs."""
+        return self.ports if vm in self.vms and self.vms[vm].phase is Phase.RUNNING else None
 
     async def export(self, vm: VmId, form: Form) -> Export:
         """An empty disk."""

@@ -22,6 +22,8 @@ MAX_UNASKED = 64
 """Frames nobody asked for that one connection may carry; a guest that sends more is hung up on."""
 FIRST_RETRY, LAST_RETRY = 0.02, 1.0
 """Seconds between attempts to connect: doubled from the first to the last."""
+SHOWN_SECONDS = 2.0
+"""Time for an answer that is shown beside others, and left out when it does not come."""
 MAX_DIGITS = 18
 """Digits of a number that is believed: what follows goes into 64 bits, with room to calculate."""
 MAX_PORTS = 1024
@@ -75,6 +77,13 @@ class ControlChannel:
     _task: asyncio.Task[None] | None = None
     _number: int = 0
     _unasked: int = 0
+
+    async def listening(self) -> Sequence[Port] | None:
+        """The same for somebody who waits, and may do without."""
+        try:
+            return await self.ports(timeout=SHOWN_SECONDS)
+        except Failure:
+            return None
 
     def start(self) -> None:
         """Begin to connect, and to reconnect for ever. Call it in a running loop, once."""
@@ -142,9 +151,9 @@ class ControlChannel:
         """Memory, load, disk and uptime."""
         return _stats(await self.request("stats"))
 
-    async def ports(self) -> Sequence[Port]:
+    async def ports(self, *, timeout: float = REQUEST_SECONDS) -> Sequence[Port]:
         """Listening TCP ports, lowest first."""
-        frame = await self._ask("ports", (), REQUEST_SECONDS)
+        frame = await self._ask("ports", (), timeout)
         said = [value for key, value in frame.pairs if key == "port"][:MAX_PORTS]
         return sorted(filter(None, map(_port, said)), key=lambda p: (p.port, p.address))
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from ussycode.runtime.drivers.container.saved import Saved, save
 from ussycode.runtime.drivers.qemu import console, endings
 from ussycode.runtime.drivers.qemu.process import Watch
 from ussycode.runtime.drivers.qemu.saved import forget
-from ussycode.runtime.guest.channel import ControlChannel
+from ussycode.runtime.guest.channel import ControlChannel, Port
 from ussycode.runtime.guest.identity import Identity
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.instance import Instance
@@ -185,6 +185,10 @@ class Box:
         for name in want.dropped:
             await self.host.helper.drop(want.vm, name)
         await self.look_at_disk()
+
+    async def listening(self) -> Sequence[Port] | None:
+        """What listens in it; None when it does not run or does not say."""
+        return None if self._channel is None else await self._channel.listening()
 
     async def sample(self) -> Sample | None:
         """What it uses now; its memory is counted by the host, its file system by the container."""

@@ -12,6 +12,7 @@ from ussycode.runtime.drivers.container.box import Box, Host
 from ussycode.runtime.drivers.container.errors import FOREIGN_DISK, NO_PLACE, UNSUPPORTED
 from ussycode.runtime.drivers.qemu.driver import BOOT_SECONDS, NO_IMAGE
 from ussycode.runtime.export import NOT_EXPORTED, Export, Form
+from ussycode.runtime.guest.channel import Port
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.instance import LAST_CONTAINER, Instance
@@ -111,6 +112,11 @@ class ContainerDriver:
         """What it uses now; None when it does not run or is unknown."""
         box = self._boxes.get(vm)
         return None if box is None else await box.sample()
+
+    async def listening(self, vm: VmId) -> Sequence[Port] | None:
+        """What listens in the guest; None when it does not run or does not say."""
+        box = self._boxes.get(vm)
+        return None if box is None else await box.listening()
 
     async def destroy(self, vm: VmId) -> None:
         """Remove every trace; no error when there is none."""

@@ -24,6 +24,7 @@ from ussycode.runtime.drivers.qemu.storage import Ground, Layers
 from ussycode.runtime.drivers.qemu.template import Workshop
 from ussycode.runtime.drivers.qemu.templates import Limits, Templates
 from ussycode.runtime.export import Export, Form, Source
+from ussycode.runtime.guest.channel import Port
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.images.manifest import Runs, written
 from ussycode.runtime.images.store import Image, ImageStore
@@ -186,6 +187,11 @@ class QemuDriver:
         """What the VM uses now; None when it does not run."""
         machine = self._machines.get(vm)
         return None if machine is None else await machine.sample()
+
+    async def listening(self, vm: VmId) -> Sequence[Port] | None:
+        """What listens in the guest; None when it does not run or does not say."""
+        machine = self._machines.get(vm)
+        return None if machine is None else await machine.listening()
 
     async def export(self, vm: VmId, form: Form) -> Export:
         """Its disk as it is now. Raises ORIGIN_GONE, NO_ROOM, TOO_DEEP, DISK_FAILED, BAD_DISK, BAD_FS."""

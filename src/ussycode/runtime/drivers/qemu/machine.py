@@ -4,7 +4,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from ussycode.runtime.drivers.qemu.saved import Kept, Saved, Source, forget, sav
 from ussycode.runtime.drivers.qemu.storage import Disk, Ground, Layers, allocated
 from ussycode.runtime.drivers.qemu.templates import Templates
 from ussycode.runtime.drivers.qemu.turn import Turn
-from ussycode.runtime.guest.channel import ControlChannel
+from ussycode.runtime.guest.channel import ControlChannel, Port
 from ussycode.runtime.guest.identity import Identity
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.instance import Instance
@@ -257,6 +257,10 @@ class Machine:
         await live.monitor.resize(want.disk_gib << 30)
         await live.channel.configure(self._identity(self.saved.want), timeout=CONFIGURE_SECONDS)
         self._keep(msgspec.structs.replace(self.saved, disk_gib=want.disk_gib))
+
+    async def listening(self) -> Sequence[Port] | None:
+        """What listens in it; None when it does not run or does not say."""
+        return None if self._channel is None else await self._channel.listening()
 
     async def sample(self) -> Sample | None:
         """What it uses; None unless it runs. Raises the helper's failures."""
