@@ -1,6 +1,7 @@
 """Images: the recipes that ship are sound, and the store shows whole images or none."""
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,21 @@ def test_a_published_image_is_found_with_all_it_says(store: ImageStore) -> None:
     assert image.disk.read_bytes() == b"first"
     assert (image.login_user, image.init, image.size) == ("ussy", "tiny", 5 << 30)
     assert image.created == ManualClock().now()
+
+
+def test_what_a_later_version_says_of_an_image_is_passed_over(store: ImageStore) -> None:
+    image = put(store, b"first")
+    file = image.disk.parent / "image.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "a_later_word": [1]}))
+    assert store.find("debian-min") == image
+
+
+def test_a_build_of_the_present_recipe_that_is_not_current_is_taken_up_again(store: ImageStore) -> None:
+    wanted = put(store, b"first")
+    other = put(store, b"second")
+    file = other.disk.parent / "image.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "recipe": "another"}))
+    assert store.ensure("debian-min") == wanted == store.find("debian-min")
 
 
 def test_a_new_build_becomes_current_and_the_old_one_stays_for_its_vms(store: ImageStore) -> None:

@@ -1,6 +1,7 @@
 """Where images live: ROOT/NAME/DIGEST/ with disk.raw and image.json, published whole by a rename."""
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -122,8 +123,16 @@ class ImageStore:
             return self._build(recipe.load(name, self.recipes()), progress)
 
     def _made_by(self, wanted: Recipe) -> Image | None:
-        image = self.find(wanted.name)
-        return image if image is not None and image.recipe == wanted.digest else None
+        """The build of this very recipe, the newest if there are several; it is current afterwards."""
+        current = self.find(wanted.name)
+        if current is not None and current.recipe == wanted.digest:
+            return current
+        folder = self.root / wanted.name
+        builds = [_load(place) for place in folder.glob("*") if (place / "image.json").exists()]
+        found = max((one for one in builds if one.recipe == wanted.digest), key=lambda one: one.created, default=None)
+        if found is not None:
+            write_atomically(folder / "current", found.digest)
+        return found
 
     def _build(self, wanted: Recipe, progress: Progress) -> Image:
         with staging(self.root) as work:
@@ -216,4 +225,5 @@ def _load(folder: Path) -> Image:
     fields = json.loads((folder / "image.json").read_text())
     fields["argv"] = tuple(fields.get("argv", ()))
     fields["env"] = tuple((name, value) for name, value in fields.get("env", ()))
-    return Image(disk=folder / "disk.raw", **fields)
+    known = {one.name for one in dataclasses.fields(Image)}  # one that a later version wrote may say more
+    return Image(disk=folder / "disk.raw", **{name: value for name, value in fields.items() if name in known})
