@@ -27,6 +27,9 @@ DIFFERS = {
     "Client.ssh_key.add": "`vm` and `ssh_user` are refused; `tag` keeps a key to some VMs",
     "VM.copy": "answers once the copy runs",
     "VM.delete": "into the trash, for 7 days",
+    "VM.share.add": "`team` is refused: there are no teams so far",
+    "VM.share.remove": "`team` is refused: there are no teams so far",
+    "VM.share.show": "the `token` of a link is its id: what opens it is shown once, by `add_link`",
     "VM.url": "with a port it is not an address of ours: port 3000 of `demo` is `https://3000--demo.HOST/`",
     "VM.wait_until_ready": "`setup` in an image without systemd tells a failure without its status",
 }

@@ -56,7 +56,7 @@ from ussycode.runtime.instance import Instance, load
 from ussycode.runtime.net import facing
 from ussycode.runtime.privileged.container_client import ContainerClient
 from ussycode.runtime.privileged.protocol import Accel
-from ussycode.sharing import asking, people
+from ussycode.sharing import asking, people, visitors
 from ussycode.sharing import ops as sharing
 from ussycode.tokens import ops as tokens_ops
 from ussycode.tokens.verify import TokenVerifier
@@ -320,7 +320,7 @@ async def _write_uses(app: App) -> None:
 
 CHORES = (
     samples.take, snapshots.take_due, trash.expire, firstboot.deliver_all, signing.rotate, domains.look_at_due,
-    people.end_over, asking.end_over,
+    people.end_over, asking.end_over, visitors.forget_old,
 )
 
 

@@ -87,6 +87,26 @@ def test_a_key_added_later_works_in_the_guest_and_a_removed_one_does_not(place: 
     until(lambda: guest_keys(place) == 1, 20, "the removal in the guest")
 
 
+def test_who_is_given_a_shell_jumps_to_the_guests_own_sshd_until_it_is_taken_back(place: Platform) -> None:
+    with place.terminal("ssh", "-p", str(place.ports["ssh"]), "localhost", who="guest") as screen:
+        screen.until("handle: ")
+        screen.type("visitor\r")
+        screen.until("▶ ")
+        screen.type("exit\r")
+        assert screen.status() == 0
+    jump = ("ssh", "-J", f"localhost:{place.ports['ssh']}", "ussy@box", "id -un")
+    refused = place.program(*jump, seconds=60, who="guest")
+    assert refused.status == 255 and "no VM named box" in refused.err
+    assert place.lobby("share", "add", "box", "visitor", "--root").status == 0
+    until(lambda: guest_keys(place) == 2, 20, "the visitor's key in the guest")
+    done = place.program(*jump, seconds=60, who="guest")
+    assert (done.status, done.out) == (0, "ussy\n"), done.err
+    assert place.ssh("box@localhost", "echo in", who="guest").out == "in\n"
+    assert place.lobby("share", "remove", "box", "visitor").status == 0
+    until(lambda: guest_keys(place) == 1, 20, "the removal in the guest")
+    assert place.program(*jump, seconds=60, who="guest").status == 255
+
+
 def test_user_services_work_and_a_reboot_from_inside_comes_back(place: Platform) -> None:
     assert place.ssh("box@localhost", "systemctl --user is-system-running").out == "running\n"
     place.ssh("box@localhost", "logger -t mark remember-me")

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.product.signing import Signer
 from tests.product.web_world import ALL, Answer, WebWorld, web_world
+from ussycode.identity import ops as identity
 from ussycode.runtime.drivers.fake import FakeDriver
 
 FRAMES = "application/json, application/x-ndjson"
@@ -133,3 +135,30 @@ async def test_a_token_for_one_vm_opens_only_that_one(place: WebWorld) -> None:
     assert (await place.exec("ssh demo true", token)).status == 200
     assert (await place.exec("ssh other true", token)).status == 403
     assert (await place.exec("whoami", token)).status == 403
+
+
+async def test_a_command_ends_with_what_allowed_it(place: WebWorld) -> None:
+    """A token revoked, a share taken back: whoever lost the VM is out of it within two seconds."""
+    folder = place.path.parent / "bob"
+    folder.mkdir()
+    bob = Signer.make(folder)
+    await identity.register(place.app, bob.public, "bob", "bob")
+    for line, token in (
+        ("share remove demo bob", bob.token('{"cmds":["ssh"]}')),
+        ("share remove demo bob --root", bob.token('{"cmds":["ssh"],"ctx":1}')),
+        ("TOKEN", place.alice.token('{"cmds":["ssh"],"ctx":2}')),
+    ):
+        await place.base.does(place.caller, "share add demo bob --root")
+        reader, writer = await asyncio.open_unix_connection(str(place.path))
+        command = b"ssh demo 'echo up; sleep 100'"
+        head = (
+            f"POST /exec HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Host: localhost:8443\r\nAccept: {FRAMES}\r\n"
+            f"Authorization: Bearer {token}\r\nContent-Length: {len(command)}\r\n\r\n"
+        )
+        writer.write(head.encode() + command)
+        await reader.readuntil(b"stdout")
+        await place.base.does(place.caller, f"ssh-key revoke-token {token}" if line == "TOKEN" else line)
+        async with asyncio.timeout(2):
+            rest = await reader.readuntil(b"may no longer be in this VM")
+        assert b'{"error":"this command was ended: ' in rest
+        writer.close()

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from tests.world import World, world
 from ussycode.access.actions import Action
 from ussycode.access.decide import Decision, decide
-from ussycode.access.facts import NOBODY, Caller, Facts
+from ussycode.access.facts import NOBODY, Caller, Facts, Role, Via
 from ussycode.base.db import Tx
 from ussycode.base.errors import Failure
 from ussycode.base.events import Event
-from ussycode.identity import addresses
+from ussycode.identity import addresses, emails
+from ussycode.identity import ops as identity
 from ussycode.identity import store as accounts
+from ussycode.identity.keys import PublicKey
 from ussycode.mail import store as mail
 from ussycode.sharing import facts, links, ops, people
 
@@ -312,3 +314,35 @@ async def test_the_guests_own_sshd_knows_the_keys_of_who_may_have_a_shell() -> N
         assert [k.split()[1] for k in (await ops.wants(w.app))[0].authorized_keys] == ["olive", "bob"]
         w.clock.advance(3600)
         assert [k.split()[1] for k in (await ops.wants(w.app))[0].authorized_keys] == ["olive"]
+
+
+async def test_where_accounts_are_by_invitation_an_invited_visitor_gets_in_and_no_further() -> None:
+    async with world(registration="invite") as w:
+        await identity.approve_admins(w.app, [PublicKey("ssh-ed25519 olive", "SHA256:olive", "olive")])
+        olive = await w.person("olive")
+        await w.does(olive, "new --name demo")
+        await w.does(olive, f"share add demo {BOB}")
+        await w.does(olive, "share add demo gone@example.org")
+        await w.does(olive, "share remove demo gone@example.org")
+        assert await sign_in(w, "gone@example.org") is None, "who is not invited any more makes no account"
+        bob = await sign_in(w, BOB)
+        assert bob is not None and bob.role is Role.GUEST and await may(w, bob) == WEB
+        assert await w.fails(bob, "new") == ("quota.guest", 1)
+        await w.does(olive, f"invite {BOB}")
+        bob = await sign_in(w, BOB)
+        assert bob is not None and bob.role is Role.NEWBIE
+        await w.does(bob, "new")
+
+
+async def sign_in(w: World, address: str) -> Caller | None:
+    """Sign in with a mailed code; None when none was mailed."""
+    w.clock.advance(1)
+    before = len(await mails(w))
+    pending = await emails.begin_sign_in(w.app, address, "/", "")
+    sent = (await mails(w))[before:]
+    if not sent:
+        return None
+    made, _ = await emails.finish_sign_in(w.app, pending.id, sent[0][1].split()[0], "")
+    found = await identity.session_of(w.app, made.cookie, "localhost")
+    assert found is not None
+    return identity.caller_of(found[1], Via.SESSION)

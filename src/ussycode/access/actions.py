@@ -25,5 +25,7 @@ class Action(enum.StrEnum):
     VM_TAG = "vm.tag"
     VM_SHARE = "vm.share"
     VM_SHELL = "vm.shell"
+    VM_TOKEN = "vm.token"  # noqa: S105 - a word, not a secret
+    """Make or revoke a token of one's own for the VM's HTTPS; what it opens is decided when it is shown."""
     VM_OPEN = "vm.open"
     """Reach a port of the VM over HTTPS."""

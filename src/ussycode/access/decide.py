@@ -73,17 +73,17 @@ class Permit:
 
 
 ON_A_VM = frozenset({
-    Action.VM_COPY, Action.VM_TAG,
+    Action.VM_COPY, Action.VM_TAG, Action.VM_TOKEN,
     Action.VM_READ, Action.VM_CHANGE, Action.VM_DELETE, Action.VM_SHARE, Action.VM_SHELL, Action.VM_OPEN,
 })
 """Actions whose target is one VM."""
-OF_A_SHELL = frozenset({Action.VM_SHELL, Action.VM_OPEN, Action.VM_READ})
+OF_A_SHELL = frozenset({Action.VM_SHELL, Action.VM_OPEN, Action.VM_READ, Action.VM_TOKEN})
 """What a person with a shell may do: from inside they reach every port and read every measurement anyway."""
 
 
 WITHIN_A_TAG = frozenset({
     Action.NOTHING, Action.ACCOUNT_READ, Action.VM_LIST, Action.TOKEN_CREATE, Action.VM_READ, Action.VM_SHELL,
-    Action.VM_OPEN,
+    Action.VM_OPEN, Action.VM_TOKEN,
 })
 """What a key that is limited to a tag may do: reach, and hand on no more than it has. It changes nothing."""
 
@@ -144,7 +144,7 @@ def _opens(grant: Grant, action: Action, port: int | None, vm: VmFacts) -> bool:
     if grant.level is Level.SHELL:
         return action in OF_A_SHELL
     shared = vm.primary_port if grant.port == PRIMARY else grant.port
-    return action is Action.VM_OPEN and port == shared
+    return action is Action.VM_TOKEN or (action is Action.VM_OPEN and port == shared)
 
 
 def _end(grant: Grant) -> float:

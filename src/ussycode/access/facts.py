@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 class Role(enum.StrEnum):
     """Trust level of an account, least first."""
 
+    GUEST = "guest"
+    """Came for what is shared with them; has no VMs."""
     NEWBIE = "newbie"
     CITIZEN = "citizen"
     OPERATOR = "operator"

@@ -162,7 +162,7 @@ async def _token(ctx: Ctx, given: str | None) -> str:
     return (await ctx.talk.read_stdin(MAX_TOKEN + 1)).decode(errors="replace").strip()
 
 
-async def _opened(ctx: Ctx, name: str | None, action: Action = Action.VM_READ) -> VmFacts | None:
+async def _opened(ctx: Ctx, name: str | None, action: Action = Action.VM_TOKEN) -> VmFacts | None:
     """The VM that an option names. Raises NO_SUCH_VM for one that the caller may not even see."""
     if name is None:
         return None

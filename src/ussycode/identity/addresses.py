@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from ussycode.access.facts import Role
 from ussycode.base.db import Tx, metadata
 
 addresses = sa.Table(
@@ -131,12 +132,23 @@ def spend(tx: Tx, code: str) -> None:
     tx.conn.execute(mail_codes.update().where(mail_codes.c.id == code).values(expires=tx.now))
 
 
-def invite(tx: Tx, address: str, by: str) -> None:
-    """Let somebody with this address make an account; nothing when they are invited already."""
-    if not invited(tx, address):
-        tx.conn.execute(invitations.insert(), {"address": address, "by": by, "created_at": tx.now})
+def invite(tx: Tx, address: str, by: str, role: Role = Role.NEWBIE) -> None:
+    """Let somebody with this address make an account of `role`. Whoever is invited already stays so, or rises."""
+    known = invited_as(tx, address)
+    if known is None:
+        row = {"address": address, "by": by, "created_at": tx.now, "role": role.value}
+        tx.conn.execute(invitations.insert(), row)
+    elif known is Role.GUEST:
+        tx.conn.execute(invitations.update().where(invitations.c.address == address).values(role=role.value, by=by))
 
 
-def invited(tx: Tx, address: str) -> bool:
-    """The address was invited."""
-    return tx.conn.execute(sa.select(invitations.c.address).where(invitations.c.address == address)).first() is not None
+def invited_as(tx: Tx, address: str) -> Role | None:
+    """What the invitation of an address leads to; None without one."""
+    found = tx.conn.execute(sa.select(invitations.c.role).where(invitations.c.address == address)).scalar()
+    return None if found is None else Role(found)
+
+
+def uninvite_guest(tx: Tx, address: str) -> None:
+    """Forget an invitation that leads to no VMs; any other stays."""
+    guest = (invitations.c.address == address) & (invitations.c.role == Role.GUEST.value)
+    tx.conn.execute(invitations.delete().where(guest))

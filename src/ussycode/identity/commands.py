@@ -89,7 +89,7 @@ class WhoView:
 
     user: str
     handle: str
-    role: Literal["newbie", "citizen", "operator", "admin"]
+    role: Literal["guest", "newbie", "citizen", "operator", "admin"]
     email: str
     keys: KeysView
 

@@ -29,7 +29,7 @@ class WhoDocument(TypedDict):
     region_display: str
     ssh_keys: list[KeyDocument]
     handle: str
-    trust_level: Literal["newbie", "citizen", "operator", "admin"]
+    trust_level: Literal["guest", "newbie", "citizen", "operator", "admin"]
     user_id: str
 
 

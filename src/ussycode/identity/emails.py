@@ -157,7 +157,7 @@ async def begin_sign_in(app: App, text: str, goal: str, host: str) -> Pending:
     address = read_address(text)
 
     def begin(tx: Tx) -> Pending:
-        allowed = addresses.owner_of(tx, address) is not None or _may_join(app, tx, address)
+        allowed = addresses.owner_of(tx, address) is not None or _joins_as(app, tx, address) is not None
         if not allowed or _too_many(tx, address, ""):
             return Pending(ids.new("code"), address)
         tx.emit(Event("sign_in.mailed", SYSTEM, address, {"host": host}))
@@ -223,12 +223,22 @@ async def invite(app: App, permit: Permit, text: str) -> str:
 
     def write(tx: Tx) -> str:
         addresses.invite(tx, address, permit.actor)
+        _raise_guest(tx, address, permit.actor)
         body = f"You are invited to {_place(app, '')}.\n\nSign in with this address:\n{_home(app)}login\n"
         mail.post(tx, address, f"An invitation to {app.config.domain}", body)
         tx.emit(Event("user.invited", permit.actor, address, {}))
         return address
 
     return await app.db.write(write)
+
+
+def _raise_guest(tx: Tx, address: str, by: str) -> None:
+    """Somebody who came for what is shared with them may have VMs from now on."""
+    user = addresses.owner_of(tx, address)
+    account = store.user_by(tx, "id", user) if user else None
+    if account is not None and account.role is Role.GUEST:
+        store.update_user(tx, account.id, role=Role.NEWBIE.value)
+        tx.emit(Event("user.role", by, account.id, {"role": Role.NEWBIE.value}))
 
 
 def _mail_code(app: App, tx: Tx, address: str, user: str, goal: str, purpose: str) -> Pending:
@@ -292,17 +302,20 @@ def _settle_primary(tx: Tx, user: str) -> None:
         tx.emit(Event("user.email", user, user, {"address": chosen}))
 
 
-def _may_join(app: App, tx: Tx, address: str) -> bool:
+def _joins_as(app: App, tx: Tx, address: str) -> Role | None:
+    """The role of an account that somebody with this address may make; None when they may not."""
     if app.config.registration == "open":
-        return True
-    return app.config.registration == "invite" and addresses.invited(tx, address)
+        return Role.NEWBIE
+    return addresses.invited_as(tx, address) if app.config.registration == "invite" else None
 
 
 def _join(app: App, tx: Tx, address: str) -> str:
-    if not _may_join(app, tx, address):
+    role = _joins_as(app, tx, address)
+    if role is None:
         raise CODE_WRONG()
-    made = store.insert_user(tx, _free_handle(tx, address), Role.NEWBIE, "", chosen=False)
-    tx.emit(Event("user.registered", made.id, made.id, {"handle": made.handle, "address": address}))
+    made = store.insert_user(tx, _free_handle(tx, address), role, "", chosen=False)
+    told = {"handle": made.handle, "address": address, "role": role.value}
+    tx.emit(Event("user.registered", made.id, made.id, told))
     return made.id
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 
 from ussycode.access.decide import Permit
-from ussycode.access.facts import PRIMARY, Level, VmFacts
+from ussycode.access.facts import PRIMARY, Level, Role, VmFacts
 from ussycode.base import ids
 from ussycode.base.db import Tx, events_table
 from ussycode.base.errors import ErrorCode, Kind
@@ -117,6 +117,8 @@ def _insert(tx: Tx, app: App, permit: Permit, vm: VmFacts, who: tuple[str, str],
     kept = next(s for s in store.shares_of(tx, vm.vm) if s.id == made.id)
     to = kept.address or kept.email
     told = {"who": kept.name, "port": kept.port, "level": kept.level.value, "expires": kept.expires}
+    if kept.pending:  # where accounts are by invitation they could not come otherwise
+        addresses.invite(tx, address, permit.actor, Role.GUEST)
     if to:
         _require_mails(tx, vm.owner)
         invitation.post(tx, app, permit.caller, vm, kept, to, wish.message)
@@ -152,10 +154,17 @@ async def remove(app: App, permit: Permit, who: str, shell: bool = False, port: 
             _lower(tx, theirs)
         else:
             store.delete(tx, [s.id for s in theirs])
+            _uninvite(tx, theirs)
         tx.emit(Event(kind, permit.actor, vm.vm, {"who": theirs[0].name, "ports": sorted({s.port for s in theirs})}))
         return theirs[0].name
 
     return await app.db.write(write)
+
+
+def _uninvite(tx: Tx, gone: Sequence[Share]) -> None:
+    for address in {s.address for s in gone if s.address}:
+        if not store.vms_for(tx, address):
+            addresses.uninvite_guest(tx, address)
 
 
 def _lower(tx: Tx, shares: Sequence[Share]) -> None:
@@ -169,6 +178,7 @@ async def end_over(app: App) -> None:
     def write(tx: Tx) -> None:
         ended = store.over(tx)
         store.delete(tx, [s.id for s in ended])
+        _uninvite(tx, ended)
         for share in ended:
             tx.emit(Event("share.ended", SYSTEM, share.vm, {"who": share.name, "port": share.port}))
 

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 from ussycode.access.actions import Action
 from ussycode.access.decide import Decision, decide
-from ussycode.access.facts import NOBODY, Facts, Via
+from ussycode.access.facts import NOBODY, Caller, Facts, Via
 from ussycode.base.db import Tx
 from ussycode.identity import ops as identity
 from ussycode.ports import App
@@ -28,3 +28,10 @@ def _judge(tx: Tx, app: App, key: str, vm: str) -> Decision:
     found = identity.who(tx, key, Via.SSH_KEY)
     caller = NOBODY if found is None else found[0]
     return decide(Action.VM_SHELL, Facts(caller, facts.shown(tx, app.images, vm), now=tx.now))
+
+
+async def of_caller(app: App, caller: Caller, vm: str, command: str) -> Decision:
+    """Today's decision about somebody who runs `command` in the VM with this id."""
+    return await app.db.read(lambda tx: decide(
+        Action.VM_SHELL, Facts(caller, facts.shown(tx, app.images, vm), command=command, now=tx.now)
+    ))

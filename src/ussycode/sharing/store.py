@@ -41,7 +41,7 @@ _WITH_HOLDER = (
         sa.func.coalesce(users.c.email, "").label("email"),
     )
     .select_from(share_grants.outerjoin(addresses, _proven).outerjoin(users, users.c.id == _holder))
-    .order_by(share_grants.c.created_at, share_grants.c.id)
+    .order_by(share_grants.c.created_at, share_grants.c.port, share_grants.c.id)
 )
 
 
@@ -72,6 +72,11 @@ def grants(shares: list[Share]) -> dict[str, tuple[Grant, ...]]:
             grant = Grant(s.level, s.port, bool(s.link), s.expires)
             made[s.holder] = (*made.get(s.holder, ()), grant)
     return made
+
+
+def shares_with(tx: Tx, user: str) -> list[Share]:
+    """What others share with an account, oldest first."""
+    return [_share(r) for r in tx.conn.execute(_WITH_HOLDER.where(_holder == user))]
 
 
 def vms_for(tx: Tx, address: str) -> list[str]:

@@ -9,6 +9,10 @@ from ussycode.base.errors import ErrorCode, Kind
 QUOTA_VMS = ErrorCode(
     "quota.vms", Kind.CONFLICT, "you have {used} of {limit} VMs", hint="remove one, or ask the operator for more"
 )
+QUOTA_GUEST = ErrorCode(
+    "quota.guest", Kind.CONFLICT, "you came for what is shared with you, and have no VMs of your own",
+    hint="ask the operator to invite you",
+)
 QUOTA_MEMORY = ErrorCode(
     "quota.memory", Kind.CONFLICT, "{wanted} MiB more would pass your {limit} MiB of memory (in use: {used} MiB)",
     hint="remove a VM, or ask the operator for more",
@@ -53,13 +57,14 @@ class Usage:
 
 
 LIMITS = {
+    Role.GUEST: Limits(0, 0, 0),
     Role.NEWBIE: Limits(3, 2048, 15),
     Role.CITIZEN: Limits(10, 8192, 25),
     Role.OPERATOR: Limits(25, 16384, 100),
     Role.ADMIN: Limits(None, None, None),
 }
 DEFAULT_SIZE = Size()
-MAX_VCPUS = {Role.NEWBIE: 1, Role.CITIZEN: 4, Role.OPERATOR: 8, Role.ADMIN: 64}
+MAX_VCPUS = {Role.GUEST: 0, Role.NEWBIE: 1, Role.CITIZEN: 4, Role.OPERATOR: 8, Role.ADMIN: 64}
 """Virtual CPUs of the largest VM that an account may have."""
 
 
@@ -82,8 +87,10 @@ def require_growth(role: Role, usage: Usage, old: Size, new: Size, runs: bool) -
 
 
 def require_count(role: Role, usage: Usage) -> None:
-    """Raise QUOTA_VMS when there is no room for one more VM."""
+    """Raise QUOTA_VMS when there is no room for one more VM, or QUOTA_GUEST for who may have none."""
     limit = LIMITS[role].vms
+    if limit == 0:
+        raise QUOTA_GUEST()
     if limit is not None and usage.vms >= limit:
         raise QUOTA_VMS(used=usage.vms, limit=limit)
 

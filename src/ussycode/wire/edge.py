@@ -145,6 +145,24 @@ class EdgeToken(msgspec.Struct, frozen=True, tag="token"):
     """It opens VMs with this tag only; empty for no such limit."""
 
 
+class Visitor(msgspec.Struct, frozen=True):
+    """Requests of one visitor that were decided alike: who (empty for nobody), from which address, and why."""
+
+    vm: str
+    port: int
+    user: str
+    address: str
+    allowed: bool
+    reason: str
+    requests: int
+
+
+class Visitors(msgspec.Struct, frozen=True, tag="visitors"):
+    """What an edge decided within the last seconds. Not answered; what does not arrive is lost."""
+
+    visitors: list[Visitor]
+
+
 class Wake(msgspec.Struct, frozen=True, tag="wake"):
     """A visitor waits for a VM that sleeps. Only VMs marked to be woken are."""
 
@@ -162,5 +180,5 @@ class Woken(msgspec.Struct, frozen=True, tag="woken"):
 
 Question = CheckToken | Wake
 Answer = EdgeToken | Woken
-Up = Ack | CheckToken | Wake
+Up = Ack | CheckToken | Wake | Visitors
 Down = Snapshot | Change | EdgeToken | Woken

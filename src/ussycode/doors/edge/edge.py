@@ -18,6 +18,7 @@ from ussycode.doors.edge.requestids import RequestIds
 from ussycode.doors.edge.settings import EdgeSettings
 from ussycode.doors.edge.timed import Deadlines
 from ussycode.doors.edge.verdicts import Verdicts
+from ussycode.doors.edge.visitorlog import EVERY, VisitorLog
 
 MAX_CONNECTIONS = 8192
 """Visitors connected to one process at a time; further ones are dropped."""
@@ -42,6 +43,7 @@ class Edge:
         self.platform = Pool(settings.control_socket)
         self.deadlines = Deadlines()
         self.counters = Counters()
+        self.visitors = VisitorLog(self.counters)
         self.log = log
         self.request_ids = RequestIds()
         self.degraded = b""
@@ -50,6 +52,7 @@ class Edge:
         self.draining = False
         self.informed = asyncio.Event()
         """The first snapshot has come."""
+        self._ticks = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -77,3 +80,11 @@ class Edge:
         now = self.deadlines.tick()
         self.verdicts.tick(now)
         self.platform.prune(now)
+        self._ticks += 1
+        if self._ticks % EVERY == 0:
+            self.tell_visitors()
+
+    def tell_visitors(self) -> None:
+        """Tell control who came; what it cannot be told now is lost."""
+        for message in self.visitors.take():
+            self.questions.tell(message)

@@ -46,6 +46,11 @@ class Judgement:
     """Context of the token that the visitor showed, as its signer wrote it."""
 
     @property
+    def allowed(self) -> bool:
+        """The visitor may open the VM, whether or not it runs."""
+        return self.outcome in (Outcome.PROXY, Outcome.STOPPED)
+
+    @property
     def owner(self) -> bool:
         """The visitor owns the VM, so may be told about its state."""
         return self.vm is not None and self.caller.known and self.caller.user == self.vm.owner

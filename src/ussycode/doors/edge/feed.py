@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from ussycode.wire.edge import MAX_FRAME, Ack, Answer, Change, Down, EdgeToken, Question, Snapshot, Up, Woken
+from ussycode.wire.edge import MAX_FRAME, Ack, Answer, Change, Down, EdgeToken, Question, Snapshot, Up, Visitors, Woken
 
 FIRST_RETRY, LAST_RETRY = 0.05, 2.0
 """Seconds between attempts to connect: doubling from the first to the last."""
@@ -56,6 +56,11 @@ class Questions:
             raise Unanswered from None
         finally:
             self._waiting.pop(number, None)
+
+    def tell(self, message: Visitors) -> None:
+        """Say something that is not answered; nothing while nobody listens."""
+        if self._writer is not None and not self._writer.is_closing():
+            _write(self._writer, message)
 
     def connected(self, writer: asyncio.StreamWriter) -> None:
         """Control listens from now on."""

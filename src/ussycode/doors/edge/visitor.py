@@ -107,6 +107,7 @@ class VisitorConnection(Exchange):
             self._elsewhere(verdict, request, credential)
         else:
             self._pool = pool
+            self._edge.visitors.note(verdict, self._address)
             self._proxy(verdict, request, pool)
 
     def _elsewhere(self, verdict: Verdict, request: Request, credential: bytes | None) -> None:
@@ -117,6 +118,8 @@ class VisitorConnection(Exchange):
             edge.spawn(self._wake(request, credential, vm.vm))
             return
         pool = self._pool = self._destination(verdict, request)
+        if pool is not edge.platform:
+            edge.visitors.note(verdict, self._address)
         if pool is None:
             self._reply(local.of_judgement(verdict.judgement, request, edge.settings.domain))
         else:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 from prometheus_client import Counter, Gauge
 
 from ussycode.base.events import Event
 from ussycode.ports import App
-from ussycode.sharing import ops
-from ussycode.wire.edge import MAX_FRAME, Ack, Answer, Change, Down, Question, Up
+from ussycode.sharing import ops, visitors
+from ussycode.wire.edge import MAX_FRAME, Ack, Answer, Change, Down, Question, Up, Visitors
 
 ACK_SECONDS = 2.0
 """How long a commit waits for an edge; one that is slower is cut off and must take a new snapshot."""
@@ -43,9 +44,14 @@ class Edge:
 
     def ask(self, question: Question, reply: Reply) -> None:
         """Work on a question beside everything else. Raises ValueError when the edge asks too much at once."""
+        self.work_on(self._answer(question, reply))
+
+    def work_on(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that the edge wants. Raises ValueError when that is too much at once."""
         if len(self.questions) >= MAX_QUESTIONS:
+            work.close()
             raise ValueError("an edge asks too much at once")
-        task = asyncio.create_task(self._answer(question, reply))
+        task = asyncio.create_task(work)
         self.questions.add(task)
         task.add_done_callback(self.questions.discard)
 
@@ -177,8 +183,16 @@ class FeedServer:
             message = _DECODER.decode(await reader.readexactly(length))
             if isinstance(message, Ack):
                 edge.acknowledge(message.seq)
+            elif isinstance(message, Visitors):
+                edge.work_on(self._record(message))
             else:
                 edge.ask(message, self._reply)
+
+    async def _record(self, message: Visitors) -> None:
+        try:
+            await visitors.record(self._app, message.visitors)
+        except Exception:  # the outermost frame of what nobody waits for
+            self._app.telemetry.log.exception("visitors were not recorded")
 
     def _drop(self, edge: Edge, reason: str) -> None:
         edge.leave()

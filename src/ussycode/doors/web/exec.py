@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 from starlette.requests import Request
@@ -20,6 +21,7 @@ from ussycode.doors.web import body
 from ussycode.doors.web.asked import Asked
 from ussycode.doors.web.download import Sent
 from ussycode.doors.web.piped import Piped
+from ussycode.doors.web.stays import Stays
 from ussycode.doors.web.stream import NOT_REACHED, attach, release
 from ussycode.ports import App
 from ussycode.tokens.rate import Buckets
@@ -55,6 +57,7 @@ class ExecDoor:
     _by_key: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
+        self._stays = Stays(self.app, self.tokens)
         self._buckets = Buckets.per_minute(self.app.clock, self.app.config.exec_rate)
 
     async def answer(self, request: Request, asked: Asked) -> Response:
@@ -63,12 +66,14 @@ class ExecDoor:
         if request.method != "POST":
             return refusal(NOT_POST(), asked.request_id, rich, 405)
         try:
-            caller = await self.tokens.verify(bearer(request))
+            token = bearer(request)
+            caller = await self.tokens.verify(token)
             self._require_rate(caller.key)
             words = _words(await body.read(request, lex.MAX_LINE))
             outcome = await self._run(Call(caller, words, "exec", json=True, request_id=asked.request_id))
             if outcome.attach is not None:
-                return await attach(self.app, outcome.attach, request, self._by_key, caller.key)
+                wait = partial(self._stays.wait, outcome.attach, token)
+                return await attach(self.app, outcome.attach, request, self._by_key, caller.key, wait)
         except Failure as failure:
             return refusal(failure, asked.request_id, rich)
         if outcome.download is not None:

@@ -6,7 +6,7 @@ import base64
 import signal
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ussycode.base.errors import ErrorCode, Failure, Kind
+from ussycode.doors.web.stays import NO_MORE
 from ussycode.doors.web.trailers import set_trailers
 from ussycode.ports import App, Attach
 from ussycode.runtime.guest import errors
@@ -26,8 +27,13 @@ HOLD_SECONDS = 1.0
 HOLD_BYTES = 256 << 10
 """The most output held for that."""
 EXIT_HEADERS = (b"x-ussycode-exit", b"x-exe-exit")
+LAST_SECONDS = 1.0
+"""Time for the last line of a command that was ended."""
 LOST = 255
 """Exit code of a command whose end nobody saw."""
+
+Wait = Callable[[set[asyncio.Task[None]]], Awaitable[bool]]
+"""Returns once one of the tasks is done, or True once the command may not go on."""
 
 NO_COMMAND = ErrorCode(
     "exec.no_command", Kind.USAGE, "an interactive shell needs a terminal", hint="add a command: ssh {name} uname -a",
@@ -37,15 +43,15 @@ NOT_REACHED = ErrorCode(
 )
 
 
-async def attach(app: App, what: Attach, request: Request, counts: Counter[str], key: str) -> Response:
+async def attach(app: App, what: Attach, request: Request, counts: Counter[str], key: str, wait: Wait) -> Response:
     """Start the command and stream it. Raises NO_COMMAND, NOT_REACHED or what the guest's agent declares.
 
-    `counts` holds one more of `key` for as long as the stream lives.
+    `counts` holds one more of `key` for as long as the stream lives; `wait` tells when it may live no longer.
     """
     program = await _open(app, what)
     if "application/x-ndjson" in request.headers.get("accept", ""):
-        return Frames(program, counts, key)
-    return Raw(program, counts, key)
+        return Frames(program, counts, key, wait)
+    return Raw(program, counts, key, wait)
 
 
 async def _open(app: App, what: Attach) -> ExecStream:
@@ -87,10 +93,13 @@ async def run_whole(app: App, what: Attach, limit: int) -> dict[str, object]:
 class Streamed(Response, ABC):
     """A response that lives as long as a program, and ends it when the client goes away."""
 
-    def __init__(self, program: ExecStream, counts: Counter[str], key: str) -> None:
+    def __init__(self, program: ExecStream, counts: Counter[str], key: str, wait: Wait) -> None:
         super().__init__()
         del self.headers["content-length"]
         self.program = program
+        self.why = ""
+        """What ended it before its command did; empty for whatever the guest says."""
+        self._wait = wait
         self._counts = counts
         self._key = key
 
@@ -100,7 +109,10 @@ class Streamed(Response, ABC):
         sending = asyncio.create_task(self._send(scope, send))
         watching = asyncio.create_task(_gone(receive))
         try:
-            await asyncio.wait({sending, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if await self._wait({sending, watching}):
+                self.why = NO_MORE
+                await self.program.close()
+                await asyncio.wait({sending, watching}, timeout=LAST_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
             watching.cancel()
             sending.cancel()
@@ -122,7 +134,7 @@ class Frames(Streamed):
         self.headers["content-type"] = "application/x-ndjson"
         self.headers["x-accel-buffering"] = "no"
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        last: dict[str, object] = {"error": errors.GONE().sentence}
+        last: dict[str, object] = {}
         try:
             async for event in _with_pauses(self.program):
                 if isinstance(event, Exit | ExitSignal):
@@ -131,8 +143,9 @@ class Frames(Streamed):
                     line = b"\n" if event is None else _line(event)
                     await send({"type": "http.response.body", "body": line, "more_body": True})
         except Failure as failure:
-            last = {"error": failure.sentence}
-        await send({"type": "http.response.body", "body": msgspec.json.encode(last) + b"\n", "more_body": False})
+            last = {"error": self.why or failure.sentence}
+        line = msgspec.json.encode(last or {"error": self.why or errors.GONE().sentence}) + b"\n"
+        await send({"type": "http.response.body", "body": line, "more_body": False})
 
 
 class Raw(Streamed):
