@@ -13,6 +13,7 @@ from tests.product.test_login_flow import SESSION, link, signed_in
 from tests.product.web_world import HOME, Browser, WebWorld, web_world
 from ussycode.base.pki import Authority, Issuer
 from ussycode.domains import certificates, checking, edges, policy
+from ussycode.domains import ops as domains
 from ussycode.sharing import facts
 from ussycode.sharing.certificates import PORT_NAMES_AT_ONCE, CertificateRule
 from ussycode.wire.edge import EdgeDomain
@@ -104,6 +105,22 @@ async def test_a_certificate_is_renewed_in_time_and_kept_when_that_fails(place: 
         Authority.make(place.base.clock).foreign_intermediate("localhost"), place.base.clock))
     assert await certificates.Certifier(place.app, signer, signer).renew() == 1
     assert (await told(place))[0].chain != before.chain
+
+
+async def test_another_signer_leaves_nothing_behind_that_visitors_would_not_believe(place: WebWorld) -> None:
+    """A front that gets certificates by ACME would be handed the local authority's, which no browser trusts."""
+    (before,) = await told(place)
+    root = Authority.make(place.base.clock)
+    first, second = (certificates.LocalSigner(Issuer(root.foreign_intermediate("localhost"), place.base.clock))
+                     for _ in range(2))
+    assert await certificates.Certifier(place.app, first, first).settle() == 1  # the root was made anew
+    (renewed,) = await told(place)
+    assert renewed.chain not in (b"", before.chain)
+    assert await certificates.Certifier(place.app, second, second).settle() == 0  # only control was started again
+    assert await domains.pem(place.app, "shop.test") == renewed.key + renewed.chain
+    nobody = certificates.NoSigner()
+    assert await certificates.Certifier(place.app, nobody, nobody).settle() == 1
+    assert (await told(place))[0].chain == b"" and await domains.pem(place.app, "shop.test") == b""
 
 
 async def test_a_terminator_gets_certificates_for_proven_names_alone(place: WebWorld, names: NameServer) -> None:

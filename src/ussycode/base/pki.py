@@ -24,6 +24,8 @@ from ussycode.base.errors import ErrorCode, Kind
 ROOT_LIFE = dt.timedelta(days=3650)
 INTERMEDIATE_LIFE = dt.timedelta(days=365)
 LEAF_LIFE = dt.timedelta(days=30)
+FOREIGN = "ussycode domains beside "
+"""Begin of the name of whoever signs for domains of owners."""
 BACKDATE = dt.timedelta(minutes=5)
 """Certificates begin this much in the past, for clients whose clock runs behind."""
 
@@ -85,7 +87,7 @@ class Authority:
     def foreign_intermediate(self, domain: str) -> Intermediate:
         """A signer for every name but `domain` and its subdomains; one year. For control, never for an edge."""
         limit = x509.NameConstraints(None, [x509.DNSName(domain)])
-        return self._intermediate(f"ussycode domains beside {domain}", limit)
+        return self._intermediate(f"{FOREIGN}{domain}", limit)
 
     def _intermediate(self, subject_name: str, limit: x509.NameConstraints) -> Intermediate:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -108,6 +110,11 @@ class Issuer:
         self._leaf_key = ec.generate_private_key(ec.SECP256R1())
         self._leaf_pem = _key_pem(self._leaf_key)
         self._clock = clock
+
+    def stands_with(self, chain: bytes) -> bool:
+        """Whether who trusts this signer trusts a chain of an earlier one: both come from the same root."""
+        tail = x509.load_pem_x509_certificates(chain)[-1]
+        return _issuer_key(tail) == _issuer_key(self._certificate)
 
     def leaf(self, name: str, *more: str) -> Leaf:
         """A certificate for exactly these lower-case DNS names, 30 days or as long as the intermediate."""
@@ -187,6 +194,16 @@ def _usage(signs_certificates: bool) -> x509.KeyUsage:
         content_commitment=False, key_encipherment=False, data_encipherment=False, key_agreement=False,
         encipher_only=False, decipher_only=False,
     )
+
+
+def is_local(chain: bytes) -> bool:
+    """Whether a leaf was made by a signer for domains of owners, and not by a public authority."""
+    named = x509.load_pem_x509_certificate(chain).issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return any(str(name.value).startswith(FOREIGN) for name in named)
+
+
+def _issuer_key(certificate: x509.Certificate) -> bytes | None:
+    return certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
 
 
 def _issued_by(key: ec.EllipticCurvePrivateKey) -> x509.AuthorityKeyIdentifier:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from ussycode.base.db import Tx, metadata
 from ussycode.base.errors import printable
 from ussycode.base.events import SYSTEM, Event
-from ussycode.base.pki import Issuer, Leaf
+from ussycode.base.pki import Issuer, Leaf, is_local
 from ussycode.domains import store
 from ussycode.domains.model import Covers, VmDomain
 from ussycode.ports import App
@@ -106,14 +106,34 @@ class Certifier:
 
     async def run(self) -> None:
         """Make what is missing and renew what is due, until cancelled."""
+        await self.settle()
         while True:
             self._woken.clear()
             try:
-                await self.renew()
+                while await self.renew() >= AT_A_TIME:
+                    pass
             except Exception:  # the outermost frame of a chore: one failure must not end the renewals
                 self.app.telemetry.log.exception("certificates were not looked at")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), ROUND_SECONDS)
+
+    async def settle(self) -> int:
+        """Let go of certificates that visitors would not believe any more, because the operator changed who signs:
+        local ones where an ACME server or a front has that part now, and those of a root that is gone. How many."""
+        gone = [d.id for d, kept in await self.app.db.read(_kept) if self._is_outdated(d, kept.chain)]
+        for domain in gone:
+            await self.app.db.write(lambda tx, domain=domain: _drop(tx, domain))  # type: ignore[misc]
+            await self._certify(domain, only_quick=True)
+        return len(gone)
+
+    def _is_outdated(self, domain: VmDomain, chain: bytes) -> bool:
+        if not chain or not is_local(chain):
+            return False
+        signer = self._signer(domain)
+        return not isinstance(signer, LocalSigner) or not signer.issuer.stands_with(chain)
+
+    def _signer(self, domain: VmDomain) -> Signer:
+        return self.wildcard if domain.wildcard else self.exact
 
     async def renew(self) -> int:
         """Renew what is due, and make what is missing; how many were tried."""
@@ -126,8 +146,10 @@ class Certifier:
 
     async def _certify(self, which: str, only_quick: bool = False) -> None:
         domain = await self.app.db.read(lambda tx: store.by_id(tx, which))
-        signer = self.wildcard if domain is not None and domain.wildcard else self.exact
-        if domain is None or not domain.verified or isinstance(signer, NoSigner):
+        if domain is None or not domain.verified:
+            return
+        signer = self._signer(domain)
+        if isinstance(signer, NoSigner):
             return
         if only_quick and not isinstance(signer, LocalSigner):
             self._woken.set()
@@ -146,6 +168,16 @@ def of(tx: Tx, domain: str) -> Kept | None:
     table = domain_certificates
     row = tx.conn.execute(sa.select(table).where(table.c.domain == domain)).first()
     return None if row is None else Kept(**row._mapping)
+
+
+def _kept(tx: Tx) -> list[tuple[VmDomain, Kept]]:
+    """Every domain that is served with its certificate."""
+    return [(domain, kept) for domain in store.served(tx) if (kept := of(tx, domain.id)) is not None]
+
+
+def _drop(tx: Tx, domain: str) -> None:
+    tx.conn.execute(domain_certificates.delete().where(domain_certificates.c.domain == domain))
+    tx.emit(Event("domain.uncertified", SYSTEM, domain, {"why": "who signs has changed"}))
 
 
 def _due(tx: Tx, kinds: Sequence[str]) -> list[str]:
