@@ -8,8 +8,9 @@
 #include <sys/wait.h>
 
 enum { HOSTS_FD = 3 }; /* of a container: the listening socket that its runtime leaves open */
-enum { DISK_MS = 5000, PORT_MS = 10000, CONFIGURE_MS = 30000, TERM_MS = 2000 };
+enum { DISK_MS = 5000, PORT_MS = 10000, CONFIGURE_MS = 30000, TERM_MS = 2000, AGAIN_MS = 100 };
 static char cmdline[4096];
+static int kept_port = -1; /* on which a host said what to boot, and on which the agent speaks then */
 static int said[2] = {-1, -1}; /* what a container's init says, on its way to the agent */
 
 /* The value of a word NAME=VALUE of the kernel's command line. */
@@ -25,17 +26,21 @@ static const char *argument(const char *name, const char *otherwise) {
 
 static void pause_ms(int ms) { nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL); }
 
+static void load_driver(const char *name) {
+    char path[64];
+    snprintf(path, sizeof path, "/mod/%s.ko", name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST)
+        kernel_log("ussy: cannot load %s: %s\n", name, strerror(errno));
+    close(fd);
+}
+
+/* All but the disk's. */
 static void load_drivers(void) {
-    static const char *const names[] = {"virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "failover",
-                                        "net_failover", "virtio_net", "virtio_console", "virtio-rng"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char path[64];
-        snprintf(path, sizeof path, "/mod/%s.ko", names[i]);
-        int fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd >= 0 && syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST)
-            kernel_log("ussy: cannot load %s: %s\n", names[i], strerror(errno));
-        close(fd);
-    }
+    static const char *const names[] = {"virtio_ring", "virtio", "virtio_mmio", "failover", "net_failover",
+                                        "virtio_net", "virtio_console", "virtio-rng"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        load_driver(names[i]);
 }
 
 static void mount_at(const char *type, const char *path, unsigned long flags, const char *options) {
@@ -99,6 +104,25 @@ static int try_port(void) {
     return fd;
 }
 
+/* A template's kernel has everything but a disk. Wait for a host that says with which init this machine goes on. A write
+   to the port waits until somebody is connected; who came since, and was not seen to come, is told again after a while. */
+static const char *wait_for_host(void) {
+    static const char waits[] = "ussy waits\n", go[] = "ussy go ", goes[] = "ussy goes\n";
+    static char line[160];
+    for (;; pause_ms(1)) {
+        size_t n = 0;
+        if (kept_port < 0 && (kept_port = try_port()) >= 0)
+            fcntl(kept_port, F_SETFL, 0);
+        if (kept_port >= 0 && write_whole(kept_port, waits, sizeof waits - 1))
+            while (n < sizeof line - 1 && poll(&(struct pollfd){kept_port, POLLIN, 0}, 1, AGAIN_MS) == 1 &&
+                   read(kept_port, line + n, 1) == 1 && line[n] != '\n')
+                n++;
+        line[n] = 0;
+        if (!strncmp(line, go, sizeof go - 1) && write_whole(kept_port, goes, sizeof goes - 1))
+            return line + sizeof go - 1;
+    }
+}
+
 /* Out of the container's topmost group, which the image's systemd wants for itself where it hands out controllers. */
 static void make_room_for_init(void) {
     mkdir("/sys/fs/cgroup/ussycode", 0755);
@@ -123,7 +147,8 @@ static void be_agent(char **argv, int configured) {
     write_text("/proc/self/oom_score_adj", "-900");
     if (state.container)
         serve_host_of_container(configured);
-    for (int waited = 0; (port = try_port()) < 0 && waited < PORT_MS; waited++)
+    port = kept_port;
+    for (int waited = 0; port < 0 && (port = try_port()) < 0 && waited < PORT_MS; waited++)
         pause_ms(1);
     if (port < 0)
         kernel_log("ussy: no control port\n");
@@ -146,6 +171,7 @@ static void start_agent(char **argv) {
         be_agent(argv, told[1]);
     }
     close(told[1]);
+    close(kept_port);
     if (poll(&(struct pollfd){told[0], POLLIN, 0}, 1, CONFIGURE_MS) < 1 || read(told[0], &byte, 1) < 1)
         kernel_log("ussy: going on without an identity\n");
     close(told[0]);
@@ -224,10 +250,12 @@ void init_main(char **argv) {
         kernel_log("ussy: no command line\n");
     close(fd);
     load_drivers();
+    const char *init = *argument("ussy.wait", "") ? wait_for_host() : NULL;
+    load_driver("virtio_blk");
     enter_disk();
     mount_the_rest();
     start_agent(argv);
-    become(argument("ussy.init", "/sbin/init"));
+    become(init ? init : argument("ussy.init", "/sbin/init"));
 }
 
 /* The descriptors that lead to the host's log and control stay with the agent alone. */

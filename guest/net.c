@@ -24,8 +24,11 @@ static bool set_mac(int s, const char *device, const char *mac) {
     struct ifreq r = {.ifr_hwaddr.sa_family = 1 /* ARPHRD_ETHER */};
     unsigned char *b = (void *)r.ifr_hwaddr.sa_data;
     snprintf(r.ifr_name, IFNAMSIZ, "%s", device);
+    struct ifreq has = r;
     if (sscanf(mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", b, b + 1, b + 2, b + 3, b + 4, b + 5) != 6)
         return false;
+    if (!ioctl(s, SIOCGIFHWADDR, &has) && !memcmp(has.ifr_hwaddr.sa_data, b, 6))
+        return true; /* a machine that booted has it, and one that is told again keeps its connections */
     set_flag(s, device, false);
     return !ioctl(s, SIOCSIFHWADDR, &r);
 }

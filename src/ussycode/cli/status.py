@@ -56,7 +56,7 @@ def look(config: Config) -> Status:
 
 
 def _templates(config: Config) -> list[str]:
-    return [f"{one.of.image} with {one.of.memory_mib} MiB, taking {one.size >> 20} MiB"
+    return [f"{one.of.image or 'a kernel'} with {one.of.memory_mib} MiB, taking {one.size >> 20} MiB"
             for one in template.every(config.data_dir)]
 
 

@@ -100,8 +100,6 @@ class Want:
     command: tuple[str, ...] = ()
     """What an image without an init of its own runs, instead of its ENTRYPOINT and CMD; empty keeps those."""
     isolation: Isolation = Isolation.VM
-    owner: str = ""
-    """Whose VM it is; free for the control plane. What is made of one owner's images is not given to another."""
 
 
 @dataclass(frozen=True)

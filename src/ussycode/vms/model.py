@@ -87,5 +87,4 @@ class Vm:
             vcpus=self.vcpus, memory_mib=self.memory_mib, disk_gib=self.disk_gib, env=self.env,
             authorized_keys=authorized_keys, secret=self.secret, isolation=self.isolation, command=self.command,
             origin=self.origin, disk_turn=self.disk_turn, snapshots=snapshots, dropped=dropped, egress=self.egress,
-            owner=self.owner,
         )

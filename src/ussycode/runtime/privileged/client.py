@@ -82,13 +82,14 @@ class HelperClient:
     async def spawn(
         self, vm: str, number: int, vcpus: int, memory_mib: int, init: str, accel: Accel, disk: str,
         *, confined: bool = False, incoming: bool = False, template: str | None = None,
+        waits: bool = False,
     ) -> Process:
         """Start QEMU, or find it running. `memory_mib` is the guest's RAM, `confined` means `egress integrations`.
 
         With `incoming` it waits for memory to go on from. `template` is then the one that its memory begins with,
-        and otherwise the one that its memory becomes.
+        and otherwise the one that its memory becomes. `waits` boots a kernel that has yet to be told its init.
         """
-        asked = Spawn(vm, number, vcpus, memory_mib, init, accel, disk, confined, incoming, template)
+        asked = Spawn(vm, number, vcpus, memory_mib, init, accel, disk, confined, incoming, template, waits)
         return await self._ask(asked, Process)
 
     async def kill(self, vm: str, number: int) -> None:

@@ -51,6 +51,8 @@ class Machine:
     tsc_khz: int
     incoming: bool = False
     """Wait for the memory of a machine that ran before, instead of booting."""
+    waits: bool = False
+    """Boot a kernel that waits for what to go on with."""
 
 
 def kernel_words(machine: Machine) -> str:
@@ -59,7 +61,7 @@ def kernel_words(machine: Machine) -> str:
     Mitigations stay on under KVM, where the guest runs on the real CPU. Under TCG they protect nothing, and
     the clock rate is told because calibrating it against an emulated timer hangs.
     """
-    init = f"ussy.init={machine.init}"
+    init = "ussy.wait=1" if machine.waits else f"ussy.init={machine.init}"
     if machine.accel is Accel.KVM:
         return f"{_KERNEL_WORDS} {init}"
     tcg = f"tsc=reliable no_timer_check mitigations=off nokaslr tsc_early_khz={machine.tsc_khz}"

@@ -238,7 +238,7 @@ class Helper:
             name=wanted.vm, kernel=self.boot.kernel, initrd=self.boot.initrd,
             disk=self.instance.layers / wanted.disk, mac=self.instance.mac(wanted.number),
             vcpus=wanted.vcpus, memory_mib=wanted.memory_mib, init=wanted.init, accel=wanted.accel,
-            tsc_khz=self.tsc_khz, incoming=wanted.incoming,
+            tsc_khz=self.tsc_khz, incoming=wanted.incoming, waits=wanted.waits,
         )
 
     def _confine(self, wanted: Confine) -> Reply:

@@ -96,6 +96,8 @@ class Spawn(Verb, frozen=True):
     """It waits for memory that control hands to it, instead of booting."""
     template: TemplateId | None = None
     """With `incoming`, the template whose memory it starts with; else the one that its memory is to become."""
+    waits: bool = False
+    """Its kernel looks at no disk before control tells it with which init to go on."""
 
 
 class Kill(Verb, frozen=True):

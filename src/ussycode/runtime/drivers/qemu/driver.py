@@ -319,7 +319,7 @@ class QemuDriver:
         """Write down what a VM is to be made from, so that it is made only once whatever happens meanwhile."""
         if want.origin.kind is OriginKind.IMAGE:
             image = self._image(want, None)
-            template = self.templates.choose(want, image)
+            template = self.templates.system(want, image)
             return self._write_down(saved.Saved(
                 want=want, digest=image.digest, init=image.init, login_user=image.login_user,
                 default_port=image.default_port, phase=Phase.ABSENT, service=image.service,

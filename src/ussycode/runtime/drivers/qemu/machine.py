@@ -23,8 +23,10 @@ from ussycode.runtime.drivers.qemu.monitor import Monitor
 from ussycode.runtime.drivers.qemu.process import Watch
 from ussycode.runtime.drivers.qemu.saved import Kept, Saved, Source, forget, save
 from ussycode.runtime.drivers.qemu.storage import Disk, Ground, Layers, allocated
+from ussycode.runtime.drivers.qemu.template import Template
 from ussycode.runtime.drivers.qemu.templates import Templates
 from ussycode.runtime.drivers.qemu.turn import Turn
+from ussycode.runtime.guest import held
 from ussycode.runtime.guest.channel import ControlChannel, Port
 from ussycode.runtime.guest.identity import Identity
 from ussycode.runtime.guest.streams import GuestAddress
@@ -87,6 +89,8 @@ class Machine:
     _channel: ControlChannel | None = None
     _record: Record | None = None
     _ending: bool = False
+    _copied: Template | None = None
+    """What the present start is a copy of."""
     _warnings: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -159,7 +163,10 @@ class Machine:
             return
         memory.drop(self.folder)
         fork = self.saved.fresh and bool(self.saved.template)
-        self._begin(want, Source.TEMPLATE if fork else Source.BOOT)
+        self._begin(want, Source.TEMPLATE if fork else self._shortest_boot(want))
+
+    def _shortest_boot(self, want: Want) -> Source:
+        return Source.BOOT if self.host.templates.kernel(want) is None else Source.KERNEL
 
     def _begin(self, want: Want, source: Source, *, cold: bool = False) -> None:
         self._ending = False
@@ -192,7 +199,7 @@ class Machine:
         sound = await asyncio.to_thread(memory.is_sound, self.folder, self._fits)
         if not sound:
             memory.drop(self.folder)
-        self._begin(want, Source.MEMORY if sound else Source.BOOT, cold=not sound)
+        self._begin(want, Source.MEMORY if sound else self._shortest_boot(want), cold=not sound)
 
     @property
     def _fits(self) -> str:
@@ -416,20 +423,22 @@ class Machine:
             resets = resets + 1 if self.host.clock.now() - born < RESET_WINDOW else 1
             if resets > MAX_RESETS:
                 return endings.TOO_MANY_RESETS
-            self._become(Phase.STARTING)
+            self._become(Phase.STARTING, source=self._shortest_boot(self.saved.want))
 
     async def _boot_instead(self) -> None:
         """The memory that was to be gone on from is of no use."""
-        if self.saved.source is Source.TEMPLATE:
+        source = self.saved.source
+        if source is Source.TEMPLATE:
             gib = self.saved.disk_gib or self.saved.want.disk_gib
             await self.disk.remake(Ground((), gib), self.host.base(self.saved), self.saved.disk_turn)
-            self._become(Phase.STARTING, source=Source.BOOT)
-        else:
-            self._become(Phase.STARTING, source=Source.BOOT, cold=True)
+        cold = True if source is Source.MEMORY else None
+        instead = Source.BOOT if source is Source.KERNEL else self._shortest_boot(self.saved.want)
+        self._become(Phase.STARTING, source=instead, cold=cold)
 
     async def _one_boot(self, record: Record | None) -> endings.Ending:
         want = self.saved.want
-        if self.saved.source is Source.TEMPLATE and not self._can_fork():
+        self._copied = self._what_to_copy()
+        if self._copied is None and self.saved.source in (Source.TEMPLATE, Source.KERNEL):
             return endings.UNFIT
         async with Turn(self.host.boots, waits=self.saved.phase is Phase.STARTING) as turn:
             adopted = record is not None
@@ -456,16 +465,25 @@ class Machine:
             await self._channel.close()
             self._channel = None
 
-    def _can_fork(self) -> bool:
-        """A copy starts on an untouched disk: what a start that was cut off left there does not fit the memory."""
-        return self.saved.fresh and self.host.templates.ready(self.saved.template) is not None
+    def _what_to_copy(self) -> Template | None:
+        """The template of this start; None without one, or when it is of no use.
+
+        A copy of a whole system starts on an untouched disk: what a start that was cut off left there does not fit
+        its memory. A kernel fits every disk.
+        """
+        templates, found = self.host.templates, None
+        if self.saved.source is Source.KERNEL:
+            found = templates.kernel(self.saved.want)
+        elif self.saved.source is Source.TEMPLATE and self.saved.fresh:
+            return templates.ready(self.saved.template)
+        return templates.ready(found.id) if found is not None else None
 
     async def _spawn_if_fit(self) -> Record | None:
         """The process; None when there is none because the helper has not got the template any more."""
         try:
             return await self._spawn()
         except Failure as failure:
-            if self.saved.source is not Source.TEMPLATE:
+            if self._copied is None:
                 raise
             _log.warning("no copy of a template", vm=self.saved.want.vm, why=failure.sentence)
             await self._blame_template()
@@ -475,11 +493,11 @@ class Machine:
         """Ask the helper for the process. Cannot be cut off half way: a QEMU that nobody knows must not arise."""
         await self.disk.ready()
         want, saved = self.saved.want, self.saved
-        fork = saved.source is Source.TEMPLATE
+        copied = self._copied
         asked = asyncio.ensure_future(self.host.helper.spawn(
             want.vm, want.number, want.vcpus, want.memory_mib, saved.init, self.host.accel, saved.top,
             confined=want.egress is Egress.INTEGRATIONS, incoming=saved.source is not Source.BOOT,
-            template=saved.template if fork else None,
+            template=copied.id if copied is not None else None,
         ))
         try:
             process = await asyncio.shield(asked)
@@ -514,6 +532,10 @@ class Machine:
             return False
         if self.saved.source is Source.TEMPLATE:
             return True
+        if self.saved.source is Source.KERNEL:
+            self._praise_template()
+            self._become(Phase.STARTING, source=Source.BOOT)
+            return True
         memory.give_up(self.folder)
         self._become(Phase.STARTING, source=Source.BOOT)
         with suppress(Failure):
@@ -521,8 +543,8 @@ class Machine:
         return True
 
     async def _loaded(self, monitor: Monitor) -> bool:
-        if self.saved.source is Source.TEMPLATE:
-            return await self._copied(monitor)
+        if self._copied is not None:
+            return await self._runs_as_copy(monitor, self._copied)
         try:
             with (self.folder / memory.FILE).open("rb") as file:
                 return await monitor.load(file.fileno())
@@ -530,22 +552,27 @@ class Machine:
             return False
 
     async def _blame_template(self) -> None:
-        if self.saved.source is Source.TEMPLATE and not self._ending:
-            await self.host.templates.failed(self.saved.template)
+        if self._copied is not None and not self._ending:
+            await self.host.templates.failed(self._copied.id)
 
-    async def _copied(self, monitor: Monitor) -> bool:
-        """Let a copy of the template run; nobody's yet, with nothing in it that waits to be started."""
-        found = self.host.templates.ready(self.saved.template)
-        if found is None:
-            return False
+    def _praise_template(self) -> None:
+        if self._copied is not None:
+            self.host.templates.succeeded(self._copied.id)
+
+    async def _runs_as_copy(self, monitor: Monitor, template: Template) -> bool:
+        """Let a copy of the template run, nobody's yet; a kernel is told what to go on with."""
         try:
-            with os.fdopen(making.open_state(self.host.templates.state(found)), "rb") as file:
+            with os.fdopen(making.open_state(self.host.templates.state(template)), "rb") as file:
                 loaded = await monitor.load(file.fileno(), shared=True)
             if not loaded:
                 return False
-            if self.saved.disk_gib > found.gib:
+            whole = self.saved.source is Source.TEMPLATE
+            if whole and self.saved.disk_gib > template.gib:
                 await monitor.resize(self.saved.disk_gib << 30)
             await monitor.go_on()
+            if not whole:
+                port = self.host.instance.vm_run(self.saved.want.vm) / vm_files.AGENT_SOCKET
+                await held.wait(port, FORK_SECONDS, self.saved.init)
         except (OSError, Failure):
             return False
         return True
@@ -561,7 +588,7 @@ class Machine:
             await self._blame_template()
             return endings.UNFIT
         if fork and booted:
-            self.host.templates.succeeded(self.saved.template)
+            self._praise_template()
         if not booted and not watch.over.is_set() and not self._ending:
             await self._quit_or_kill(watch)
             return endings.silent(self.host.boot_timeout)
@@ -618,7 +645,7 @@ class Machine:
             hostname=want.name, address=instance.address(want.number), secret=want.secret,
             address6=instance.address6(want.number) if taps.speaks_ipv6(instance, want.number) else "",
             machine_id=hashlib.sha256(want.vm.encode()).hexdigest()[:32], login_user=self.saved.login_user,
-            mac=instance.mac(want.number) if self.saved.source is Source.TEMPLATE else "",
+            mac=instance.mac(want.number),
             service=self.saved.service.commanded(want.command),
             env=want.env, authorized_keys=want.authorized_keys,
         )

@@ -21,6 +21,7 @@ class Source(enum.StrEnum):
     BOOT = "boot"
     MEMORY = "memory"
     TEMPLATE = "template"
+    KERNEL = "kernel"
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -52,8 +53,8 @@ class Saved(msgspec.Struct, frozen=True):
     detail: str = ""
     console: str = ""
     source: Source = Source.BOOT
-    """What the present start goes on from. BOOT again the moment before a paused guest runs on, and once a copy of
-    a template has an identity of its own."""
+    """What the present start goes on from. BOOT again the moment before a paused guest runs on, once a copied kernel
+    has been told what to boot, and once a copy of a whole system has an identity of its own."""
     cold: bool = False
     """The last resume had no memory to go on from."""
     top: str = ""

@@ -1,11 +1,15 @@
-"""A template: a machine that was booted once and stopped before it was anybody; new machines start as copies of it."""
+"""A template: a machine that was booted once and stopped before it was anybody; others start as copies of it.
+
+One kind is a kernel that has yet to see a disk: a copy of it boots any VM of its size, at every start. The other is the
+whole system of an image that is made for it: a copy is a new VM.
+"""
 from __future__ import annotations
 
 import asyncio
 import os
 import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +24,9 @@ from ussycode.runtime.drivers.qemu.monitor import Monitor
 from ussycode.runtime.drivers.qemu.process import Watch
 from ussycode.runtime.drivers.qemu.saved import forget
 from ussycode.runtime.drivers.qemu.storage import Layers, new_name
+from ussycode.runtime.guest import held
 from ussycode.runtime.guest.channel import ControlChannel
+from ussycode.runtime.images.recipe import TINY
 from ussycode.runtime.images.store import Image
 from ussycode.runtime.instance import FIRST_TEMPLATE, Instance
 from ussycode.runtime.privileged import processes, vm_files
@@ -28,6 +34,7 @@ from ussycode.runtime.privileged.client import HelperClient
 from ussycode.runtime.privileged.processes import Record
 from ussycode.runtime.privileged.protocol import Accel
 from ussycode.runtime.publish import write_atomically
+from ussycode.runtime.qcow2.writer import draw
 
 PREFIX = "tpl_"
 """What the id of a template's machine begins with, where others have `vm_`."""
@@ -38,25 +45,28 @@ END_SECONDS = 10.0
 """Time that QEMU has to end, once the template is written."""
 SETTLE_SECONDS, SETTLE_LOOK = 600.0, 0.5
 """Time that everything in an image has to start, on a host whose machines all go first; and between two looks."""
+REST_SECONDS = 0.3
+"""For the guest to notice that nobody is connected to its port any more; copies begin at what it does then."""
 TEMPLATE_FAILED = ErrorCode("template.failed", Kind.FAILED, "no template could be made: {why}")
 
 
 class Class(msgspec.Struct, frozen=True):
-    """Machines that can start as copies of one template. `build` is what they are made of besides the image."""
+    """Machines that can start as copies of one template. `build` is what they are made of besides the image.
+
+    A kernel's template is of no image: `image` and `digest` are empty.
+    """
 
     image: str
     digest: str
-    owner: str
-    """Whose image it is; empty for an image of the operator's, of which everybody may have copies."""
     vcpus: int
     memory_mib: int
     build: str
 
 
 class Template(msgspec.Struct, frozen=True):
-    """A finished template. `layer` is its disk, `crc` that of its device state, `made` in Unix seconds.
+    """A finished template. `layer` is its disk, empty for a kernel's; `crc` that of its device state.
 
-    `size` is the memory of the host that it takes, in bytes.
+    `made` in Unix seconds; `size` is the memory of the host that it takes, in bytes.
     """
 
     id: str
@@ -92,15 +102,16 @@ class Workshop:
         """Whether disk and device state are as they were written."""
         with suppress(OSError):
             state = (self.folder(template) / STATE).read_bytes()
-            return zlib.crc32(state) == template.crc and self.layers.path(template.layer).exists()
+            there = not template.layer or self.layers.path(template.layer).exists()
+            return zlib.crc32(state) == template.crc and there
         return False
 
-    async def make(self, of: Class, image: Image) -> Template:
-        """Boot a machine of the class, stop it before it has an identity, and keep it.
+    async def make(self, of: Class, image: Image | None) -> Template:
+        """Boot a machine of the class, stop it before it has an identity, and keep it; without an image, a kernel.
 
         Raises TEMPLATE_FAILED, NO_ROOM or what the helper refuses, and leaves nothing behind then.
         """
-        gib = -(-image.disk.stat().st_size >> 30)
+        gib = -(-image.disk.stat().st_size >> 30) if image is not None else 1
         draft = Template(secrets.token_hex(16), of, new_name(), gib, 0, self.clock.now())
         try:
             with self.layers.pinned((draft.layer,)):
@@ -129,7 +140,7 @@ class Workshop:
             await watch.ended_within(END_SECONDS)
         await self.helper.remove_traces(machine, record.number)
 
-    async def _made(self, draft: Template, image: Image) -> Template:
+    async def _made(self, draft: Template, image: Image | None) -> Template:
         folder = self.folder(draft)
         folder.mkdir(mode=0o711, exist_ok=True)
         self.instance.give_to_control(folder)
@@ -137,65 +148,74 @@ class Workshop:
         await self._run(draft, image)
         await self.helper.remove_traces(draft.machine, NUMBER)
         await self.helper.template_seal(draft.id)
-        await self.helper.disk_seal(draft.machine, NUMBER, draft.layer)
+        if image is None:
+            self.layers.path(draft.layer).unlink()
+            draft = msgspec.structs.replace(draft, layer="")
+        else:
+            await self.helper.disk_seal(draft.machine, NUMBER, draft.layer)
         sizes = {one.template: one.size for one in await self.helper.templates()}
         crc = zlib.crc32((folder / STATE).read_bytes())
         return msgspec.structs.replace(draft, crc=crc, size=sizes.get(draft.id, 0))
 
-    async def _make_disk(self, draft: Template, image: Image) -> None:
+    async def _make_disk(self, draft: Template, image: Image | None) -> None:
         place = self.layers.path(draft.layer)
-        disks.make_overlay(image.disk, place, draft.gib)
+        if image is not None:
+            disks.make_overlay(image.disk, place, draft.gib)
+        else:  # QEMU wants one; the kernel never sees it
+            place.write_bytes(draw([], draft.gib << 30).tables)
         self.instance.give_to_control(place)
         await self.helper.disk_own(draft.machine, NUMBER, draft.layer)
 
-    async def _run(self, draft: Template, image: Image) -> None:
-        """From spawn to end; in between, the machine is written down at the moment at which its agent speaks."""
+    async def _run(self, draft: Template, image: Image | None) -> None:
+        """From spawn to end; in between, the machine is written down at the moment at which it is all it is to be."""
         process = await self.helper.spawn(
-            draft.machine, NUMBER, draft.of.vcpus, draft.of.memory_mib, image.init, self.accel, draft.layer,
-            template=draft.id,
+            draft.machine, NUMBER, draft.of.vcpus, draft.of.memory_mib, TINY if image is None else image.init,
+            self.accel, draft.layer, template=draft.id, waits=image is None,
         )
         run = self.instance.vm_run(draft.machine)
-        with ExitStack() as held:
-            watch = held.enter_context(
+        with ExitStack() as stack:
+            watch = stack.enter_context(
                 Watch(Record(process.pid, process.started, NUMBER, self.instance.uid(NUMBER)))
             )
             async with Monitor(run / vm_files.QMP_SOCKET) as monitor:
-                await self._until_it_speaks(run, watch, settle=image.settles)
+                await _unless_it_ends(watch, self._ready(run / vm_files.AGENT_SOCKET, image))
+                await asyncio.sleep(REST_SECONDS)
                 await memory.stream(self.folder(draft) / STATE, monitor, shared=True)
                 await monitor.quit()
             if not await watch.ended_within(END_SECONDS):
                 raise TEMPLATE_FAILED(why="its machine does not end")
 
-    async def _until_it_speaks(self, run: Path, watch: Watch, *, settle: bool) -> None:
-        """Wait for the agent's hello, and let go of it: nobody is connected when the machine is written down."""
-        channel = ControlChannel(run / vm_files.AGENT_SOCKET, self.clock)
-        channel.start()
-        said = asyncio.create_task(self._ready(channel, settle=settle))
-        ended = asyncio.create_task(watch.over.wait())
-        try:
-            await asyncio.wait({said, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if not said.done():
-                raise TEMPLATE_FAILED(why="its machine ended while it booted")
-            said.result()
-        finally:
-            for task in (said, ended):
-                task.cancel()
-            await asyncio.gather(said, ended, return_exceptions=True)
-            await channel.close()
-
-
-    async def _ready(self, channel: ControlChannel, *, settle: bool) -> None:
-        """As far as the machine is to come. Raises what the guest says, TEMPLATE_FAILED when it takes too long."""
-        await channel.ready(self.boot_timeout)
-        if not settle:
+    async def _ready(self, port: Path, image: Image | None) -> None:
+        """Until the machine is all it is to be, with nobody connected. Raises what the guest says, TEMPLATE_FAILED."""
+        if image is None:
+            await held.wait(port, self.boot_timeout)
             return
-        await channel.settle()
+        channel = ControlChannel(port, self.clock)
+        channel.start()
         try:
+            await channel.ready(self.boot_timeout)
+            await channel.settle()
             async with asyncio.timeout(SETTLE_SECONDS):
                 while not await channel.settled():  # noqa: ASYNC110  - the guest says nothing by itself
                     await asyncio.sleep(SETTLE_LOOK)
         except TimeoutError:
             raise TEMPLATE_FAILED(why="its image does not come to rest") from None
+        finally:
+            await channel.close()
+
+
+async def _unless_it_ends(watch: Watch, ready: Coroutine[None, None, None]) -> None:
+    """Wait for `ready`. Raises what that raises, TEMPLATE_FAILED when the machine ends first."""
+    waiting, ended = asyncio.create_task(ready), asyncio.create_task(watch.over.wait())
+    try:
+        await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise TEMPLATE_FAILED(why="its machine ended while it booted")
+        waiting.result()
+    finally:
+        for task in (waiting, ended):
+            task.cancel()
+        await asyncio.gather(waiting, ended, return_exceptions=True)
 
 
 def every(data: Path) -> Iterator[Template]:

@@ -14,7 +14,7 @@ from ussycode.base.errors import Failure
 from ussycode.runtime.driver import Want
 from ussycode.runtime.drivers.qemu.saved import forget
 from ussycode.runtime.drivers.qemu.template import PREFIX, Class, Template, Workshop, every
-from ussycode.runtime.images.store import Image, is_pulled
+from ussycode.runtime.images.store import Image
 
 RETRY_SECONDS = 600.0
 """After a template could not be made, or its copies do not come up, the next attempt is so many seconds away."""
@@ -62,7 +62,7 @@ class Templates:
     _held: dict[str, Template] = field(default_factory=dict)
     """By id; the one used last is last."""
     _pins: dict[str, ExitStack] = field(default_factory=dict)
-    _wishes: dict[Class, Image] = field(default_factory=dict)
+    _wishes: dict[Class, Image | None] = field(default_factory=dict)
     _not_before: dict[Class, float] = field(default_factory=dict)
     _strikes: Counter[Class] = field(default_factory=Counter)
     _wished: asyncio.Event = field(default_factory=asyncio.Event)
@@ -96,14 +96,18 @@ class Templates:
         """The templates, the one used last at the end."""
         return list(self._held.values())
 
-    def class_of(self, want: Want, image: Image) -> Class:
-        """What a machine has in common with those it may be a copy of the same template as."""
-        owner = want.owner if is_pulled(image.name) else ""
-        return Class(image.name, image.digest, owner, want.vcpus, want.memory_mib, self.build)
+    def system(self, want: Want, image: Image) -> Template | None:
+        """The template of a new machine's whole system, where its image is made for that; None wishes for one."""
+        self.kernel(want)
+        if not image.settles:
+            return None
+        return self._find(Class(image.name, image.digest, want.vcpus, want.memory_mib, self.build), image)
 
-    def choose(self, want: Want, image: Image) -> Template | None:
-        """The template for a new machine; None wishes for one."""
-        of = self.class_of(want, image)
+    def kernel(self, want: Want) -> Template | None:
+        """The template of a kernel for a machine of this size; None wishes for one."""
+        return self._find(Class("", "", want.vcpus, want.memory_mib, self.build), None)
+
+    def _find(self, of: Class, image: Image | None) -> Template | None:
         found = next((one for one in self._held.values() if one.of == of), None)
         if found is None:
             self._wish(of, image)
@@ -139,13 +143,12 @@ class Templates:
             await self._drop(found)
 
     def _wish_first(self, name: str, vcpus: int, memory_mib: int) -> None:
+        self._find(Class("", "", vcpus, memory_mib, self.build), None)
         image = self.find_image(name)
-        if image is not None and not is_pulled(name):
-            of = Class(image.name, image.digest, "", vcpus, memory_mib, self.build)
-            if not any(one.of == of for one in self._held.values()):
-                self._wish(of, image)
+        if image is not None and image.settles:
+            self._find(Class(image.name, image.digest, vcpus, memory_mib, self.build), image)
 
-    def _wish(self, of: Class, image: Image) -> None:
+    def _wish(self, of: Class, image: Image | None) -> None:
         if self.limits.most_mib and len(self._wishes) < MAX_WISHES:
             self._wishes.setdefault(of, image)
             self._wished.set()
@@ -166,7 +169,7 @@ class Templates:
                 if self._not_before.get(of, 0) <= self.workshop.clock.now():
                     await self._make(of, image)
 
-    async def _make(self, of: Class, image: Image) -> None:
+    async def _make(self, of: Class, image: Image | None) -> None:
         began = self.workshop.clock.now()
         try:
             made = await self.workshop.make(of, image)
@@ -220,5 +223,5 @@ class Templates:
 
 def _outdated(one: Class, newest: Class) -> bool:
     """The same machines made of something older."""
-    return (one.image, one.owner, one.vcpus, one.memory_mib) == (
-        newest.image, newest.owner, newest.vcpus, newest.memory_mib) and one != newest
+    same = (one.image, one.vcpus, one.memory_mib) == (newest.image, newest.vcpus, newest.memory_mib)
+    return same and one != newest
