@@ -38,8 +38,10 @@ def run(report: Report, images: tuple[str, ...] = ("ussyuntu", "debian-min")) ->
     live.mkdir(parents=True, exist_ok=True)
     boot, store = boot_files(live / "cache"), ImageStore(live / "images")
     for name in images:
-        store.ensure(name)
+        kinds = 2 if store.ensure(name).settles else 1
         with tempfile.TemporaryDirectory(dir=live) as folder, _platform(Path(folder), live, name) as place:
+            log = place.data / "log" / "control.log"
+            until(lambda log=log, kinds=kinds: log.read_text().count("template made") >= kinds, UP_SECONDS, "templates")
             _forked(report, place, store, boot, name)
         off = ("--template-mib", "0")
         with tempfile.TemporaryDirectory(dir=live) as folder, _platform(Path(folder), live, name, *off) as place:
@@ -52,9 +54,6 @@ def _platform(folder: Path, live: Path, image: str, *options: str) -> Iterator[P
     home = folder / "home"
     home.mkdir()
     with platform(folder / "data", home, live, "--default-image", image, *options) as place:
-        if not options:
-            log = folder / "data" / "log" / "control.log"
-            until(lambda: "template made" in log.read_text(), UP_SECONDS, "the template")
         yield place
 
 
@@ -77,9 +76,31 @@ def _forked(report: Report, place: Platform, store: ImageStore, boot: BootFiles,
     report.add(f"memory of a VM before its first login (PSS, {image})", "MiB", before)
     report.add(f"memory of a VM after a login (PSS, {image})", "MiB", after)
     report.add(f"{CROWD} at once until the last one answers ({image})", "s", [_crowd(place)])
+    _copy(report, place, image)
     row = [_new(place, _name("row", number)) for number in range(MANY - CROWD)]
     report.add(f"{len(row)} in a row beside {CROWD}, each to its first answer ({image})", "s", row)
     _idle(report, place, image)
+
+
+def _copy(report: Report, place: Platform, image: str) -> None:
+    """`cp` and `restart` of a VM with a gigabyte of its own."""
+    assert place.lobby("new", "--name", "big", seconds=120).status == 0
+    fill = "head -c 64M /dev/urandom > part; for n in $(seq 16); do cat part; done > all; sync"
+    assert place.ssh("big@localhost", fill, seconds=300).status == 0
+    copied, again = [], []
+    for number in range(3):
+        began = time.monotonic()
+        assert place.lobby("cp", "big", _name("copy", number), seconds=120).status == 0
+        assert place.ssh(f"{_name('copy', number)}@localhost", "test -s all").status == 0
+        copied.append(time.monotonic() - began)
+        _remove(place, _name("copy", number))
+        began = time.monotonic()
+        assert place.lobby("restart", "big", seconds=120).status == 0
+        assert place.ssh("big@localhost", "true").status == 0
+        again.append(time.monotonic() - began)
+    _remove(place, "big")
+    report.add(f"`cp` of a VM with 1 GiB written, to the copy's first answer ({image})", "s", copied)
+    report.add(f"`restart` to the first answer ({image})", "s", again)
 
 
 def _booted(report: Report, place: Platform, image: str) -> None:

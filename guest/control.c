@@ -21,13 +21,19 @@ void control_begin(int fd, int configured) {
     tell_configured = configured >= 0 ? configured : tell_configured;
 }
 
+/* A port whose host is gone is ready at once, and for nothing. */
+static bool takes_more(void) {
+    struct pollfd fd = {port, POLLOUT, 0};
+    return poll(&fd, 1, SEND_MS) == 1 && fd.revents & POLLOUT;
+}
+
 /* A host that takes nothing for two seconds loses the frame, and is out of step until its next sync. */
 static void send_bytes(const char *data, size_t len) {
     while (len && synced) {
         ssize_t n = write(port, data, len);
         if (n > 0)
             data += n, len -= n;
-        else if (n < 0 && errno == EAGAIN && poll(&(struct pollfd){port, POLLOUT, 0}, 1, SEND_MS) == 1)
+        else if (n < 0 && errno == EAGAIN && takes_more())
             continue;
         else if (n == 0 || errno != EINTR)
             synced = false;
