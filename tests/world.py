@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from tests.schemas import check
 from ussycode import config as settings
 from ussycode.access.facts import Caller, Role
 from ussycode.agent.link import LocalLink
@@ -15,6 +16,7 @@ from ussycode.base import schema
 from ussycode.base.clock import ManualClock
 from ussycode.base.db import Database
 from ussycode.base.telemetry import Telemetry
+from ussycode.cmdline.help import HelpPage
 from ussycode.cmdline.lex import split
 from ussycode.dispatch import Call, Outcome, run
 from ussycode.identity import ops as identity
@@ -47,8 +49,11 @@ class World:
         return found[0]
 
     async def run(self, caller: Caller, line: str, json: bool = True) -> Outcome:
-        """Run a command line as somebody."""
-        return await run(self.app, Call(caller, split(line), "test", json))
+        """Run a command line as somebody. What is answered has to fit the schema of the command."""
+        outcome = await run(self.app, Call(caller, split(line), "test", json))
+        if outcome.view is not None:
+            check("help" if isinstance(outcome.view, HelpPage) else outcome.command, outcome.view.document())
+        return outcome
 
     async def does(self, caller: Caller, line: str) -> dict[str, object]:
         """The document of a command that must succeed."""

@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -88,6 +90,12 @@ async def test_each_command_answers_what_its_schema_says(w: World) -> None:
         ran.add(name)
         check("help" if "--help" in line else name, document)
     assert ran == {c.name for c in COMMANDS}, "a command was never run"
+
+
+@pytest.mark.parametrize(("name", "path"), ELSEWHERE.items())
+def test_what_needs_more_than_a_line_is_run_where_it_says(name: str, path: str) -> None:
+    """`World.run` and `WebWorld.exec` hold every answer against its schema, in whatever test."""
+    assert re.search(rf"\b{name}\b|{name.replace(' ', '_')}", (Path(__file__).parents[2] / path).read_text()), path
 
 
 async def test_failures_fit_theirs(w: World) -> None:

@@ -17,10 +17,13 @@ import aiohttp
 
 from tests.product.signing import Signer
 from tests.product.ssh_world import OneGuest, RootImages
+from tests.schemas import check
 from tests.unit.runtime.guest.host_agent import HostAgent, start_configured
 from tests.world import World, world
 from ussycode.access.facts import Caller
 from ussycode.agent.link import LocalLink
+from ussycode.catalog import TREE
+from ussycode.cmdline.lex import split
 from ussycode.doors.web.app import serve_web
 from ussycode.identity import ops as identity
 from ussycode.ports import App
@@ -82,7 +85,17 @@ class WebWorld:
         """`POST /exec` with a token of Alice's that may do everything, unless another is given."""
         bearer = self.alice.token(ALL) if token is None else token
         sent = {"Authorization": f"Bearer {bearer}", **{k.replace("_", "-"): v for k, v in headers.items()}}
-        return await self.ask("POST", HOME + "/exec", data=line, headers=sent)
+        answer = await self.ask("POST", HOME + "/exec", data=line, headers=sent)
+        if answer.headers.get("Content-Type", "").startswith("application/json"):
+            check(named(line) if answer.status == 200 else "error", answer.json)
+        return answer
+
+
+def named(line: str | bytes) -> str:
+    """Whose schema the document of a line fits that succeeded."""
+    words = split(line.decode() if isinstance(line, bytes) else line)
+    flags = words[: words.index("--")] if "--" in words else words
+    return "help" if {"--help", "-h"} & set(flags) else TREE.find(words)[0].name
 
 
 class Browser:
