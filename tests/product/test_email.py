@@ -72,7 +72,7 @@ async def test_an_address_is_told_to_apps_only_once_it_is_proven(place: WebWorld
     await does(place, "email add a@example.net")
     await does(place, f"email verify a@example.net {await code(place)}")
     assert (await does(place, "email primary a@example.net"))["email"] == "a@example.net"
-    assert (await does(place, "whoami"))["email"] == "a@example.net"
+    assert (await does(place, "email ls"))["email"] == "a@example.net"
     for address in ("alice@example.org", "a@example.net"):
         await does(place, f"email rm {address}")
     assert (await does(place, "email ls"))["email"] == ""
