@@ -278,6 +278,7 @@ async def _serve(config: Config, given: ControlSettings) -> None:
         _counted(app), tokens.heard, certifier.heard, feed.heard, door.heard, _nudged(app), app.waiters.heard,
     ):
         db.listen(listener)
+    await loop.begin()
     edges = Path(given.edge_sockets)
     async with asyncio.TaskGroup() as group:
         running = [

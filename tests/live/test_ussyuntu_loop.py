@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.rig import Platform, platform, until
+from tests.live.rig import Platform, free_ports, platform, until
 from ussycode.runtime.images.store import Image
 
 pytestmark = pytest.mark.timeout(300)
@@ -74,6 +74,25 @@ def test_proxyjump_reaches_the_guests_own_sshd_with_the_owners_key(place: Platfo
     keys = place.ssh("box@localhost", "cat /run/ussycode/authorized_keys").out.split()
     assert keys[1] == (place.home / "admin.pub").read_text().split()[1] and len(keys) == 2
     assert place.program("ssh", "-J", jump, "root@box", "true", seconds=60).status == 255
+
+
+def test_the_printed_configuration_reaches_the_vm_by_name_either_way(place: Platform) -> None:
+    (place.home / "ussycode.conf").write_text(place.lobby("ssh-config").out)
+    mine = (place.person("admin") / "config").read_text()
+    (place.home / "kept").write_text(f"Include {place.home}/ussycode.conf\n{mine}")
+    config = ("-F", str(place.home / "kept"))
+    note = place.home / "note"
+    for host in ("box.localhost", "direct.box.localhost"):  # the second jumps through the platform to the VM's own sshd
+        # As editors do it: a script on standard input of a shell without a terminal, and a SOCKS port beside it.
+        socks = f"127.0.0.1:{free_ports()[0]}"
+        done = place.program("/usr/bin/ssh", *config, "-T", "-D", socks, host, "bash", seconds=60,
+                             stdin=b"echo $(id -un) in $(hostname); exit 5\n")
+        assert (done.status, done.out) == (5, "ussy in box\n"), (host, done.err)
+        note.write_text(host)
+        for words in ((str(note), f"{host}:carried"), (f"{host}:carried", str(note) + "-back")):
+            copied = place.program("/usr/bin/scp", *config, *words, seconds=60)
+            assert copied.status == 0, (host, copied.err)
+        assert (place.home / "note-back").read_text() == host
 
 
 def test_a_key_added_later_works_in_the_guest_and_a_removed_one_does_not(place: Platform) -> None:

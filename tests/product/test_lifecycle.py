@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -219,6 +220,16 @@ async def test_a_sleeping_vm_is_woken_only_when_it_is_marked(w: World, olive: Ca
     await w.does(olive, "wake demo on")
     assert await waking.wake(w.app, vm) == (True, "")
     assert await state(w, olive) == "running"
+
+
+async def test_after_a_start_nobody_is_told_what_was_true_before_it(w: World, olive: Caller) -> None:
+    await w.does(olive, "new --name demo")
+    (vm,) = w.driver.vms
+    w.driver.listeners.clear()  # the platform was down when the machine went
+    w.driver.vms[vm] = replace(w.driver.vms[vm], phase=Phase.STOPPED, boot=0, address="")
+    assert await state(w, olive) == "running"
+    await w.loop.begin()
+    assert await state(w, olive) != "running"
 
 
 async def test_flags_that_are_not_offered_say_so(w: World, olive: Caller) -> None:

@@ -55,6 +55,10 @@ class Reconciler:
         """Look now. Cheap, from within the loop's thread; many nudges make one look."""
         self._nudged.set()
 
+    async def begin(self) -> None:
+        """The first round, before anybody is told a state that was true yesterday; `run` goes on from there."""
+        await self._guarded_look()
+
     async def run(self) -> None:
         """Work until cancelled; steps under way are then cut off, which every driver survives."""
         try:
