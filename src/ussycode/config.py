@@ -162,6 +162,11 @@ class Config:
     tls_cert: Path | None
     tls_key: Path | None
     alternate_ports: range | None
+    limit_requests: int
+    limit_connections: int
+    limit_handshakes: int
+    limit_account: int
+    limit_exempt: tuple[str, ...]
     front: str
     front_group: str
     acme_directory: str
@@ -256,6 +261,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("tls_key", _maybe_path, "", "PEM key of tls_cert"),
     Setting("alternate_ports", _alternate, "",
             "ports that listen too, each for the same port of every VM, such as 3000-9999; empty: none"),
+    Setting("limit_requests", _count(0, 1_000_000), "200",
+            "requests per second of one address to one edge process, five times that at once; 0: no limit"),
+    Setting("limit_connections", _count(0, 1_000_000), "256", "connections of one address at once; 0: no limit"),
+    Setting("limit_handshakes", _count(0, 1_000_000), "50", "new connections per second of one address; 0: no limit"),
+    Setting("limit_account", _count(0, 1_000_000), "200",
+            "requests per second to VMs in the name of one account; 0: no limit"),
+    Setting("limit_exempt", _networks, "127.0.0.0/8,::1/128", "networks without limits by address; comma-separated"),
     Setting("front", _one_of("none", "caddy", "own"), "none",
             "what ends TLS: none, the edge itself; caddy, run by the platform; own, yours (see `ussycode front`)"),
     Setting("front_group", _group, "haproxy", "group of your own front: its processes are believed about addresses"),

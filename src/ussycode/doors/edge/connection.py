@@ -11,6 +11,7 @@ from ussycode.doors.edge.edge import MAX_CONNECTIONS, Edge
 from ussycode.doors.edge.fields import Refused
 from ussycode.doors.edge.framing import Framing
 from ussycode.doors.edge.head import BARE_LF, MAX_HEAD
+from ussycode.doors.edge.limits import Payer
 from ussycode.doors.edge.pages import Local
 from ussycode.doors.edge.timed import NEVER
 from ussycode.doors.edge.upstream import Upstream
@@ -24,6 +25,8 @@ MAX_AHEAD = 64 * 1024
 MAX_LINGER = 1 << 20
 """Bytes of an unwanted request body that are read and dropped, so that the reply arrives."""
 LINGER_TIMEOUT = 2.0
+MAX_OVERFLOW = 1024
+"""Connections beyond the most that are served, which are answered with 503; further ones are dropped."""
 VISITOR_LEFT = 499
 """Logged as status when there was no response."""
 
@@ -47,9 +50,13 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
     """Reads request heads one after another and hands them to `_serve`; everything else is passed on or dropped."""
 
     __slots__ = (
-        "_address", "_began", "_buffer", "_close", "_deaf", "_edge", "_framing", "_lingered", "_looked", "_partial",
-        "_phase", "_sending_paused", "_sent", "_status", "_transport", "_upstream", "deadline",
+        "_address", "_arrival", "_began", "_buffer", "_close", "_deaf", "_edge", "_framing", "_lingered", "_looked",
+        "_overflow", "_partial", "_payer", "_phase", "_sending_paused", "_sent", "_status", "_transport", "_upstream",
+        "deadline",
     )
+
+    _payer: Payer
+    """Who pays for its requests."""
 
     _upstream: Upstream | None
     _framing: Framing | None
@@ -74,6 +81,10 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
         """Reading is paused."""
         self._sending_paused = False
         self._lingered = 0
+        self._arrival: Payer | None = None
+        """Whose connection this is; None when it was not counted."""
+        self._overflow: Local | None = None
+        """Why its first request is refused: it is one connection too many."""
         self._looked = 0
         """Bytes of the buffer that hold no end of a head."""
 
@@ -102,19 +113,31 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
         """Count and log the request under way, and let go of what covered it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for a request head, unless the process is full."""
+        """Wait for a request head. One connection too many hears why, unless even that is too much."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
         peer = transport.get_extra_info("peername")
-        self._address = peer[0].encode() if isinstance(peer, tuple) else b"127.0.0.1"
+        self._address = peer[0].encode() if isinstance(peer, tuple) else b""
         members = self._edge.deadlines.members
-        if len(members) >= MAX_CONNECTIONS:
+        if len(members) >= MAX_CONNECTIONS + MAX_OVERFLOW:
             self._edge.counters.add("connections_refused")
             self._phase = GONE
             self._transport.abort()
             return
         self._edge.counters.add("connections")
+        self._overflow = self._admit(len(members))
         members.add(self)
         self.deadline = self._edge.deadlines.now + self._edge.settings.head_timeout
+
+    def _admit(self, crowd: int) -> Local | None:
+        limits, now = self._edge.limits, self._edge.deadlines.now
+        self._payer = limits.of_requests(self._address, now)
+        arrival = self._arrival = limits.of_arrivals(self._address, now)
+        arrival.open += 1
+        if crowd >= MAX_CONNECTIONS:
+            return pages.FULL
+        if limits.too_many(arrival):
+            return pages.TOO_MANY_OPEN
+        return None if arrival.spend(now) else pages.ARRIVES_TOO_FAST
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """One buffer serves all connections: what is in it is taken out before anything else is read."""
@@ -143,6 +166,8 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
     def connection_lost(self, error: Exception | None) -> None:
         """The visitor left, or the connection was closed from here."""
         self._edge.deadlines.members.discard(self)
+        if self._arrival is not None:
+            self._arrival.open -= 1
         tunnel, self._phase = self._phase is TUNNEL, GONE
         upstream, self._upstream = self._upstream, None
         if upstream is not None and tunnel:

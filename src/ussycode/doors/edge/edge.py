@@ -13,6 +13,7 @@ from ussycode.doors.edge.domains import Domains
 from ussycode.doors.edge.facts import Known
 from ussycode.doors.edge.feed import Questions
 from ussycode.doors.edge.hosts import Hosts
+from ussycode.doors.edge.limits import Limits
 from ussycode.doors.edge.pool import Pool
 from ussycode.doors.edge.requestids import RequestIds
 from ussycode.doors.edge.settings import EdgeSettings
@@ -21,7 +22,7 @@ from ussycode.doors.edge.verdicts import Verdicts
 from ussycode.doors.edge.visitorlog import EVERY, VisitorLog
 
 MAX_CONNECTIONS = 8192
-"""Visitors connected to one process at a time; further ones are dropped."""
+"""Visitors connected to one process at a time; further ones are told so."""
 
 READ_SIZE = 256 * 1024
 """Bytes taken from a connection at a time."""
@@ -42,6 +43,7 @@ class Edge:
         self.verdicts = Verdicts(self.hosts, self.known, clock, settings.agent_port, self.assertions)
         self.platform = Pool(settings.control_socket)
         self.deadlines = Deadlines()
+        self.limits = Limits(settings)
         self.counters = Counters()
         self.visitors = VisitorLog(self.counters)
         self.log = log

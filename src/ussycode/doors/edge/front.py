@@ -42,6 +42,7 @@ class FrontConnection(VisitorConnection):
         except Refused:
             self._edge.counters.add("front_not_told")
             raise
+        self._payer = self._edge.limits.of_requests(self._address, self._edge.deadlines.now)
         self._listener = port if FIRST_PORT <= port <= LAST_PORT and port != self._edge.settings.public_port else 0
         if self._listener and self._secure:
             require_named(request, self._listener)

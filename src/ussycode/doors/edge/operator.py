@@ -33,7 +33,8 @@ class OperatorDoor:
             return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         edge = self._edge
         gauges = {
-            "connections_open": float(len(edge.deadlines.members)), "degraded": float(bool(edge.degraded)),
+            "connections_open": float(len(edge.deadlines.members)), "addresses_known": float(edge.limits.known),
+            "degraded": float(bool(edge.degraded)),
             "log_lines_lost": float(edge.log.lost), "vms": float(len(edge.known.vms)),
             "worker": float(edge.settings.worker),
         }

@@ -74,6 +74,21 @@ NOT_FOUND = Local(
 )
 MAY_ASK = replace(NOT_FOUND, offer=("Ask for access", "/__ussycode/request"))
 """What somebody signed in sees where they may not go, whether or not there is anything."""
+TOO_FAST = Local(
+    429, "limit_requests", "too many requests from your address", "slow down, then try again", retry_after=1,
+)
+ACCOUNT_TOO_FAST = Local(
+    429, "limit_account", "too many requests from your account", "slow down, then try again", retry_after=1,
+)
+TOO_MANY_OPEN = Local(
+    429, "limit_connections", "too many connections from your address are open", "close some, then try again",
+    retry_after=5,
+)
+ARRIVES_TOO_FAST = Local(
+    429, "limit_handshakes", "too many new connections from your address", "keep them open and use them again",
+    retry_after=1,
+)
+FULL = Local(503, "full", "the platform has as many connections as it serves", "try again soon", retry_after=5)
 CONTROL_DOWN = Local(503, "control_down", "the platform is restarting", "try again in a few seconds", retry_after=5)
 STARTING = Local(503, "no_snapshot", "the platform is starting", "try again in a few seconds", retry_after=2)
 GRACE_OVER = Local(

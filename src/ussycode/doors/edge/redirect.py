@@ -16,7 +16,7 @@ from ussycode.doors.edge.pages import Local
 class RedirectConnection(asyncio.Protocol):
     """Answers one request and closes."""
 
-    __slots__ = ("_buffer", "_done", "_edge", "_transport", "deadline")
+    __slots__ = ("_buffer", "_done", "_edge", "_payer", "_transport", "deadline")
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
@@ -27,6 +27,9 @@ class RedirectConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for one head."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
+        peer = transport.get_extra_info("peername")
+        now = self._edge.deadlines.now
+        self._payer = self._edge.limits.of_requests(peer[0].encode() if isinstance(peer, tuple) else b"", now)
         if len(self._edge.deadlines.members) >= MAX_CONNECTIONS:
             self._transport.abort()
             return
@@ -59,7 +62,9 @@ class RedirectConnection(asyncio.Protocol):
 
     def _answer(self, head: bytes) -> None:
         try:
-            self._say(to_https(self._edge, parse(head)))
+            request = parse(head)
+            paid = self._payer.spend(self._edge.deadlines.now)
+            self._say(to_https(self._edge, request) if paid else pages.TOO_FAST)
         except Refused as refused:
             self._say(Local(refused.status, "malformed", refused.sentence))
 

@@ -36,6 +36,16 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Seconds that private hosts are served while control is unreachable."""
     head_timeout: float = 10.0
     """Seconds for a request head, from its first byte; also for the first byte of a new connection."""
+    limit_requests: float = 0
+    """Requests per second of one address, with a burst of five seconds' worth; 0 for no limit."""
+    limit_connections: int = 0
+    """Connections of one address at a time; 0 for no limit."""
+    limit_handshakes: float = 0
+    """New connections per second of one address."""
+    limit_account: float = 0
+    """Requests per second in the name of one account."""
+    limit_exempt: list[str] = []
+    """Networks without limits by address."""
     retire: float = 600.0
     """Seconds that open WebSockets and streams go on after another process has taken over."""
     ready_fd: int = -1

@@ -57,7 +57,13 @@ class VisitorConnection(Exchange):
         if request.has_body:
             length = request.length or 0
             self._framing = ByChunks(trailer_allowed) if length == CHUNKED else ByLength(length)
-        self._decide(request)
+        if self._overflow is not None:
+            self._close = True
+            self._reply(self._overflow)
+        elif not self._payer.spend(edge.deadlines.now):
+            self._reply(pages.TOO_FAST)
+        else:
+            self._decide(request)
 
     def _read(self, head: bytes) -> Request:
         return parse(head)
@@ -102,6 +108,10 @@ class VisitorConnection(Exchange):
 
     def _judge(self, request: Request, credential: bytes | None) -> None:
         verdict = self._verdict = self._edge.verdicts.get(request.fields.hostname, credential, self._listener)
+        user, now = verdict.judgement.caller.user, self._edge.deadlines.now
+        if user and not self._edge.limits.of_account(user, now).spend(now):
+            self._reply(pages.ACCOUNT_TOO_FAST)
+            return
         pool = verdict.pool
         if pool is None or request.target.startswith(SPECIAL):
             self._elsewhere(verdict, request, credential)
