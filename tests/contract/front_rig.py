@@ -54,7 +54,7 @@ class Fronted:
 
 
 @asynccontextmanager
-async def fronted(which: str) -> AsyncIterator[Fronted]:
+async def fronted(which: str, **settings: str) -> AsyncIterator[Fronted]:
     """A terminator, `caddy` or `haproxy`, that runs as a user of its own and answers."""
     folder = Path(tempfile.mkdtemp(prefix="ussycode-front-"))
     async with AsyncExitStack() as stack:
@@ -66,7 +66,7 @@ async def fronted(which: str) -> AsyncIterator[Fronted]:
         config = load({
             "https_port": str(port), "http_port": str(http_port), "listen": "127.0.0.1",
             "metrics_port": str(metrics_port),
-            "alternate_ports": f"{alternate}-{alternate}",
+            "alternate_ports": f"{alternate}-{alternate}", **settings,
         }, {})
         ca = _certificates(folder)
         edge = folder / "front.sock"

@@ -153,8 +153,9 @@ async def test_the_owner_learns_why_others_only_that(rig: Rig) -> None:
     await rig.feed.change(put_vms=[machine])
     owner = await rig.get("asleep.localhost", session=await rig.sign_in(ALICE, "asleep.localhost"))
     other = await rig.get("asleep.localhost")
-    assert owner.status == other.status == 503
-    assert b"asleep is not running (stopped)" in owner.body and b"restart asleep" in owner.body
+    assert owner.status == other.status == 502
+    assert b"asleep is not running (stopped)" in owner.body
+    assert b"start it with: ssh localhost start asleep" in owner.body
     assert b"asleep" not in other.body and b"restart" not in other.body
 
 

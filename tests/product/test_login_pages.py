@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.product.web_world import HOME, Browser, WebWorld, web_world
+from tests.product.web_world import HOME, Answer, Browser, WebWorld, web_world
 from ussycode.runtime.drivers.fake import FakeDriver
 
 PAGE = {"Accept": "text/html"}
@@ -110,3 +110,19 @@ async def test_a_wrong_method_says_which_are_right(place: WebWorld) -> None:
 
 async def test_it_says_that_it_lives(place: WebWorld) -> None:
     assert (await place.ask("GET", HOME + "/healthz")).json == {"status": "ok"}
+
+
+async def test_one_address_signs_in_so_often_and_hears_when_it_may_again(tmp_path: Path) -> None:
+    async with web_world(tmp_path) as place:
+        async def tries(address: str) -> Answer:
+            headers = {"X-Forwarded-For": address, "Accept": "text/html"}
+            return await place.ask("POST", HOME + "/login/code", data="id=x&code=000000", headers=headers)
+
+        answers = [await tries("192.0.2.1") for _ in range(10)]
+        assert 429 not in [a.status for a in answers[:5]] and answers[-1].status == 429
+        assert int(answers[-1].headers["Retry-After"]) >= 1 and "too many attempts" in answers[-1].text
+        assert (await tries("192.0.2.2")).status != 429 and (await tries("127.0.0.1")).status != 429
+        six = [(await tries(f"2001:db8::{n}")).status for n in range(10)]
+        assert six[-1] == 429
+        place.base.clock.advance(60)
+        assert (await tries("192.0.2.1")).status != 429

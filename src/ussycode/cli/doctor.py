@@ -54,7 +54,7 @@ def doctor(config: Config, asked: argparse.Namespace) -> int:
 def examine(config: Config) -> Iterator[Check]:
     """All checks, cheap ones first."""
     for look in (_root, _tools, _memory, _disk, _ports, _tun, _key, _kernel, _image, _kvm, _templates, _containers,
-                 _network, _dns, _leftovers):
+                 _network, _dns, _front, _limits, _leftovers):
         try:
             yield look(config)
         except Failure as failure:
@@ -183,6 +183,28 @@ def _boot_files(config: Config) -> BootFiles | None:
 
     cached = (config.data_dir / "cache" / "kernel" / "current").exists()
     return boot_files(config.data_dir / "cache") if cached and os.geteuid() == 0 else None
+
+
+def _front(config: Config) -> Check:
+    if config.front == "none":
+        return Check("front", True, "the edge itself ends TLS")
+    if config.front == "caddy":
+        from ussycode.cli import caddy
+
+        return Check("front", True, f"caddy ends TLS: {caddy.program()}")
+    from ussycode.cli.listeners import group_id
+
+    group_id(config.front_group)
+    return Check("front", True, f"a proxy of yours in the group {config.front_group} ends TLS")
+
+
+def _limits(config: Config) -> Check:
+    said = {
+        "requests/s": config.limit_requests, "connections": config.limit_connections,
+        "new connections/s": config.limit_handshakes, "requests/s of an account": config.limit_account,
+    }
+    shown = ", ".join(f"{count or 'any number of'} {what}" for what, count in said.items())
+    return Check("limits", True, f"one address: {shown}")
 
 
 def _network(config: Config) -> Check:

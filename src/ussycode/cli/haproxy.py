@@ -38,11 +38,22 @@ DEFAULTS = """defaults
 	timeout client-fin 30s
 """
 FRONTEND = """frontend {name}
-{binds}	# Set, not added: what a client sent under these names is gone.
+{binds}{limits}	# Set, not added: what a client sent under these names is gone.
 	http-request set-header X-Forwarded-For %[src]
 	http-request set-header X-Forwarded-Proto {scheme}
 	http-request set-header X-Forwarded-Port {port}
 	default_backend edge
+"""
+EXEMPT = "	acl exempt src {networks}\n"
+LIMITS = """	# Counted for one address in all frontends. The edge counts requests itself.
+	tcp-request connection track-sc0 src,ipmask(32,64) table addresses
+"""
+TOO_MANY = (
+    "\thttp-request return status 429 content-type text/plain string \"too many connections\" hdr Retry-After 5"
+    " if {{ {count}(0) gt {limit} }}{unless}\n"
+)
+ADDRESSES = """backend addresses
+	stick-table type ipv6 size 100k expire 60s store conn_cur,conn_rate(10s)
 """
 BACKEND = """backend edge
 	server edge unix@{edge} pool-purge-delay 30s
@@ -53,16 +64,30 @@ def configuration(config: Config, edge: Path, certificates: str = CERTIFICATES) 
     """The whole of haproxy.cfg. It names no VM and never changes while the settings do not."""
     tls = f" ssl crt {certificates} alpn h2,http/1.1"
     own, plain = _binds(config, [str(config.https_port)], tls), _binds(config, [str(config.http_port)], "")
+    limits = _limits(config)
     parts = [
         GLOBAL.format(group=config.front_group), DEFAULTS,
-        FRONTEND.format(name="https", binds=own, scheme="https", port=config.https_port),
-        FRONTEND.format(name="http", binds=plain, scheme="http", port=config.https_port),
+        FRONTEND.format(name="https", binds=own, limits=limits, scheme="https", port=config.https_port),
+        FRONTEND.format(name="http", binds=plain, limits=limits, scheme="http", port=config.https_port),
     ]
     if config.alternate_ports is not None:
         # The port that was connected to is the VM's; the edge refuses a request whose Host names another.
         others = _binds(config, _ranges(config.alternate_listeners), tls)
-        parts.append(FRONTEND.format(name="alternate", binds=others, scheme="https", port="%[dst_port]"))
+        parts.append(FRONTEND.format(name="alternate", binds=others, limits=limits, scheme="https", port="%[dst_port]"))
+    parts += [ADDRESSES] if limits else []
     return "\n".join([*parts, BACKEND.format(edge=edge)]).replace("\t", "    ")
+
+
+def _limits(config: Config) -> str:
+    """How many connections one address may have, and make in ten seconds: HAProxy answers what is more itself."""
+    wanted = {"sc_conn_cur": config.limit_connections, "sc_conn_rate": 10 * config.limit_handshakes}
+    if not any(wanted.values()):
+        return ""
+    exempt = EXEMPT.format(networks=" ".join(config.limit_exempt)) if config.limit_exempt else ""
+    unless = " !exempt" if exempt else ""
+    return LIMITS + exempt + "".join(
+        TOO_MANY.format(count=count, limit=limit, unless=unless) for count, limit in wanted.items() if limit
+    )
 
 
 def _binds(config: Config, ports: Sequence[str], rest: str) -> str:

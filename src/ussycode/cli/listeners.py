@@ -110,7 +110,7 @@ def front_socket(instance: Instance) -> Path:
 
 def bind_front(config: Config, instance: Instance) -> socket.socket:
     """Whoever may connect here is believed about addresses: the front's group, and nobody else."""
-    group = instance.front_uid if config.front == "caddy" else _group(config.front_group)
+    group = instance.front_uid if config.front == "caddy" else group_id(config.front_group)
     path = front_socket(instance)
     path.parent.mkdir(mode=0o750, exist_ok=True)
     os.chown(path.parent, 0, group)
@@ -118,7 +118,8 @@ def bind_front(config: Config, instance: Instance) -> socket.socket:
     return _unix(path, 0, group, 0o660)
 
 
-def _group(name: str) -> int:
+def group_id(name: str) -> int:
+    """The number of a group of this host. Raises NO_GROUP."""
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:

@@ -165,9 +165,10 @@ class Supervisor:
             alternate_fds=alternate, control_socket=str(instance.run / "web.sock"),
             feed_socket=str(instance.run / "feed.sock"), ca_certificate=signer[0], ca_key=signer[1],
             certificate_files=files, log_path=str(config.data_dir / "edge" / "access.log"),
-            limit_requests=config.limit_requests, limit_connections=config.limit_connections,
-            limit_handshakes=config.limit_handshakes, limit_account=config.limit_account,
-            limit_exempt=list(config.limit_exempt), retire=config.edge_retire, ready_fd=ready,
+            lobby=config.ssh_command(), limit_requests=config.limit_requests,
+            limit_connections=config.limit_connections, limit_handshakes=config.limit_handshakes,
+            limit_account=config.limit_account, limit_exempt=list(config.limit_exempt), retire=config.edge_retire,
+            ready_fd=ready,
             public_port=config.https_port, worker=number,
             operator_socket=str(self._edge_sockets() / f"{number}.sock"),
         )

@@ -20,12 +20,12 @@ def is_special(target: bytes) -> bool:
     return any(target.startswith(p) and target[len(p) : len(p) + 1] in (b"", b"/", b"?") for p in SPECIAL)
 
 
-def of_judgement(judgement: Judgement, request: Request, domain: str) -> Local:
-    """The reply where nothing is proxied."""
+def of_judgement(judgement: Judgement, request: Request, lobby: str) -> Local:
+    """The reply where nothing is proxied; `lobby` is the command that leads there."""
     if judgement.outcome is Outcome.LOGIN:
         return pages.login(request.target, request.wants_page, request.is_git)
     if judgement.outcome is Outcome.STOPPED and judgement.owner and judgement.vm is not None:
-        return pages.stopped(judgement.vm.name, judgement.vm.phase, domain)
+        return pages.stopped(judgement.vm.name, judgement.vm.phase, lobby)
     if judgement.outcome is Outcome.NOWHERE and judgement.caller.via is Via.SESSION:
         return pages.MAY_ASK
     return _REPLIES[judgement.outcome]

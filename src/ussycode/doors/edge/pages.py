@@ -95,7 +95,7 @@ GRACE_OVER = Local(
     503, "grace_over", "private addresses are closed because the platform's control process cannot be reached",
     "try again later; public addresses stay open", retry_after=30,
 )
-STOPPED = Local(503, "not_running", "this machine is not running", "try again later", retry_after=30)
+STOPPED = Local(502, "not_running", "this machine is not running", "try again later", retry_after=30)
 BUSY = Local(503, "too_many", "too many connections to this machine are open", "try again soon", retry_after=5)
 APP_SILENT = Local(502, "", "the machine did not answer", "try again in a few seconds")
 APP_BROKE = Local(502, "", "the app ended the connection, or spoke malformed HTTP", "look at the app's own log")
@@ -125,10 +125,10 @@ def bad_token(code: str, sentence: str) -> Local:
     return Local(401, code, sentence, "see the manual's page on tokens", challenge=b"Bearer error=invalid_token")
 
 
-def stopped(name: str, phase: str, domain: str) -> Local:
-    """What the owner reads while the VM does not run."""
-    hint = f"start it with: ssh {domain} restart {name}"
-    return Local(503, "not_running", f"{name} is not running ({phase})", hint, retry_after=10)
+def stopped(name: str, phase: str, lobby: str) -> Local:
+    """What the owner reads while the VM does not run; `lobby` is the command that leads there."""
+    hint = f"start it with: {lobby} start {name}"
+    return Local(502, "not_running", f"{name} is not running ({phase})", hint, retry_after=10)
 
 
 def nothing_listens(name: str, port: int, owner: bool) -> Local:

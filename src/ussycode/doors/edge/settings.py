@@ -36,6 +36,8 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Seconds that private hosts are served while control is unreachable."""
     head_timeout: float = 10.0
     """Seconds for a request head, from its first byte; also for the first byte of a new connection."""
+    lobby: str = "ssh localhost"
+    """Command that leads to the lobby, as owners are told it."""
     limit_requests: float = 0
     """Requests per second of one address, with a burst of five seconds' worth; 0 for no limit."""
     limit_connections: int = 0

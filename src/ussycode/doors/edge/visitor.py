@@ -131,7 +131,7 @@ class VisitorConnection(Exchange):
         if pool is not edge.platform:
             edge.visitors.note(verdict, self._address)
         if pool is None:
-            self._reply(local.of_judgement(verdict.judgement, request, edge.settings.domain))
+            self._reply(local.of_judgement(verdict.judgement, request, edge.settings.lobby))
         else:
             self._proxy(verdict, request, pool)
 

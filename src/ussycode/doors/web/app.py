@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from ussycode.doors.web.exec import RUN_SECONDS, ExecDoor, json_response, refusa
 from ussycode.doors.web.login import Login
 from ussycode.doors.web.manual import ManualPages
 from ussycode.doors.web.mcp import McpDoor
+from ussycode.doors.web.pace import SignInPace
 from ussycode.doors.web.pages import STATIC, Pages, security_headers
 from ussycode.doors.web.passkeys import Passkeys
 from ussycode.doors.web.redeeming import Redeeming
@@ -47,6 +49,7 @@ class Web:
     def __init__(self, app: App, tokens: TokenVerifier, exec_seconds: float) -> None:
         self._app = app
         self._pages = Pages(app.config)
+        self._pace = SignInPace(app)
         self._exec = ExecDoor(app, tokens, exec_seconds)
         self._mcp = McpDoor(self._exec)
         self._home = app.config.host_url(app.config.domain)
@@ -120,6 +123,8 @@ class Web:
                 return await self._exec.answer(request, place)
             if request.scope["path"] == "/mcp" and not place.on_vm:
                 return await self._mcp.answer(request, place)
+            if not place.on_vm:
+                self._pace.require(request)
             return await (self._vm if place.on_vm else self._base).answer(request, place, self._home)
         except NotAllowed as refused:
             made = self._said(request, 405, "this address does not do that", "it knows " + refused.allow)
@@ -134,7 +139,10 @@ class Web:
     def _failed(self, request: Request, failure: Failure, place: Asked | None) -> Response:
         if not wants_page(request):
             return refusal(failure, place.request_id if place else "")
-        return self._pages.problem(failure.kind.status, failure.sentence, failure.hint)
+        made = self._pages.problem(failure.kind.status, failure.sentence, failure.hint)
+        if failure.retry_after is not None:
+            made.headers["Retry-After"] = str(math.ceil(failure.retry_after))
+        return made
 
     def _no_host(self, request: Request) -> Response:
         return self._said(request, 404, NO_HOST, "")
