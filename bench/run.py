@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench import new_bench, vm_bench  # noqa: E402
+from bench import kept_bench, new_bench, vm_bench  # noqa: E402
 from bench.report import Report  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"
@@ -30,6 +30,14 @@ def new() -> None:
     print(report.text())
 
 
+def kept() -> None:
+    """Copies, snapshots, pauses, wakes, warm commands and files."""
+    report = Report("Kept VMs")
+    kept_bench.run(report)
+    report.save(RESULTS)
+    print(report.text())
+
+
 def edge() -> None:
     """Requests through the edge against nginx and Caddy."""
     subprocess.run([sys.executable, ROOT / "bench/edge/bench_edge.py"], check=True, timeout=900)
@@ -45,7 +53,7 @@ def lobby() -> None:
     subprocess.run([sys.executable, ROOT / "bench/lobby_bench.py"], check=True, timeout=300)
 
 
-PARTS = {"vms": vms, "new": new, "edge": edge, "exec": execs, "lobby": lobby}
+PARTS = {"vms": vms, "new": new, "kept": kept, "edge": edge, "exec": execs, "lobby": lobby}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PARTS:

@@ -64,7 +64,8 @@ def examine(config: Config) -> Iterator[Check]:
 def _root(_config: Config) -> Check:
     if os.geteuid() == 0:
         return Check("root", True, "running as root")
-    return Check("root", False, "not running as root", "run: sudo ussycode doctor")
+    return Check("root", False, "not running as root, without which there are no walls around VMs: no interface, no "
+                 "rules and no user of its own for each", "run: sudo ussycode doctor")
 
 
 def _tools(_config: Config) -> Check:
