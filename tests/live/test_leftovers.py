@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.live.node import Node, running_node
@@ -18,6 +19,7 @@ from ussycode.base.clock import SystemClock
 from ussycode.base.db import Database
 from ussycode.base.schema import migrate
 from ussycode.cli.doctor import doctor
+from ussycode.runtime.drivers.qemu import template
 from ussycode.runtime.images.store import ImageStore
 from ussycode.runtime.kernel import BootFiles
 from ussycode.runtime.net import taps, wall
@@ -85,6 +87,11 @@ async def test_doctor_tells_what_is_left_and_removes_nothing(node: Node, capsys:
     migrate(made.engine)
     made.close()
     assert "no process, interface, rule or file" in told(node, capsys)
+    one = template.Template("t" * 20, template.Class("debian-min", "d", "", 1, 512, "b"), "0f0f0f", 5, 0, 0.0)
+    (data / "vms" / one.machine).mkdir()
+    (data / "vms" / one.machine / "template.json").write_bytes(msgspec.json.encode(one))
+    shutil.copy("/etc/hostname", instance.layers / one.layer)
+    assert "no process, interface, rule or file" in told(node, capsys), "a template is no leftover"
     shutil.copy("/etc/hostname", instance.layers / "a1b2c3")
     (data / "vms" / "vm_nobodyknowsitaaa").mkdir()
     subprocess.run(["ip", "tuntap", "add", "dev", instance.tap(GONE), "mode", "tap"], check=True, timeout=10)

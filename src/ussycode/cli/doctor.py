@@ -238,21 +238,27 @@ def _leftovers(config: Config) -> Check:
 
 def _left_in_data(config: Config, mine: Instance) -> tuple[str, ...]:
     from ussycode.runtime import leftovers
+    from ussycode.runtime.drivers.qemu.template import PREFIX as TEMPLATES
 
     file = config.data_dir / "control" / "ussycode.db"
-    return leftovers.of_data(mine, _known_vms(file), _needed(config, mine)) if file.exists() else ()
+    if not file.exists():
+        return ()
+    # Templates are looked after by the platform itself: what is half done of one goes with the next start.
+    known = _known_vms(file) | {place.name for place in (mine.data / "vms").glob(f"{TEMPLATES}*")}
+    return leftovers.of_data(mine, known, _needed(config, mine))
 
 
 def _needed(config: Config, mine: Instance) -> set[str]:
     """Disks that may be needed: those of the records; all, where one cannot be read or somebody works with them."""
-    from ussycode.runtime.drivers.qemu import saved, storage
+    from ussycode.runtime.drivers.qemu import saved, storage, template
 
     vms, now = mine.data / "vms", state.read(config.data_dir)
     records = list(saved.every(vms))
     sure = len(records) == len(list(vms.glob("*/vm.json"))) and not (now is not None and state.alive(now.supervisor))
     if not sure:
         return {place.name.partition(".")[0] for place in mine.layers.iterdir()}
-    return {name for record in records for name in storage.names(record)}
+    return {*(name for record in records for name in storage.names(record)),
+            *(one.layer for one in template.every(mine.data))}
 
 
 def _known_vms(file: Path) -> frozenset[str]:
