@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from ussycode.access.actions import Action
 from ussycode.base.errors import ErrorCode, Kind
-from ussycode.cmdline.render import Style, table
+from ussycode.cmdline.render import Style, reflow, table
 from ussycode.cmdline.spec import NOTHING, command, word
 from ussycode.ports import Ctx
 
@@ -121,7 +121,8 @@ class DocView:
         if not self.whole:
             return table(["PAGE", "TITLE"], [[p.slug, p.title] for p in self.found], style)
         (one,) = self.found
-        return f"{style.paint(one.title, 'bold')} (doc {one.slug})\n\n{one.text.rstrip()}"
+        text = reflow(one.text.rstrip(), style.width) if style.folds else one.text.rstrip()
+        return f"{style.paint(one.title, 'bold')} (doc {one.slug})\n\n{text}"
 
     def document(self) -> PagesDocument | PageDocument:
         """The document of `doc`."""

@@ -1,6 +1,7 @@
 """Results as text for people and documents for machines; user text is cleaned here and nowhere else."""
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from typing import NotRequired, Protocol, TypedDict
 from ussycode.base.errors import Failure, printable
 
 COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "magenta": "35"}
+
+
+_ITEM = re.compile(r"([-*]|[0-9]+[.]) ")
 
 
 class ErrorDocument(TypedDict):
@@ -47,6 +51,33 @@ class View(Protocol):
     def document(self) -> object:
         """For a machine: plain JSON values whose names are the wire contract."""
         ...
+
+
+def reflow(text: str, width: int) -> str:
+    """Markdown whose paragraphs and list items are filled to `width`; code, tables and headings stay as they are."""
+    done: list[str] = []
+    open_lines: list[str] = []
+    verbatim = False
+
+    def close() -> None:
+        if open_lines:
+            hang = "  " if _ITEM.match(open_lines[0]) else ""
+            done.extend(textwrap.wrap(" ".join(line.strip() for line in open_lines), width, subsequent_indent=hang,
+                                      break_long_words=False, break_on_hyphens=False))
+            open_lines.clear()
+
+    for line in text.split("\n"):
+        fence = line.startswith("```")
+        if fence or verbatim or not line.strip() or line.startswith(("#", "|", "    ", ">")):
+            close()
+            done.append(line)
+            verbatim = verbatim is not fence
+            continue
+        if _ITEM.match(line):
+            close()
+        open_lines.append(line)
+    close()
+    return "\n".join(done)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], style: Style) -> str:

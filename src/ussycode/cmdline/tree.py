@@ -14,6 +14,8 @@ UNKNOWN = ErrorCode(
 INCOMPLETE = ErrorCode(
     "command.incomplete", Kind.USAGE, "{name} needs one more word: {words}", hint="help {name} explains them"
 )
+BEGUN = 3
+"""Letters from which on a beginning of a command is taken for it, in advice."""
 HELP_WORDS = ("help", "--help", "-h")
 """After the name of a group they ask for its page."""
 
@@ -67,7 +69,8 @@ class Tree:
         name = " ".join(words[:2] if group else words[:1])
         spellings = [s for c in self.commands for s in (c.name, *c.aliases)]
         typed = " ".join(words[:2])
-        near = get_close_matches(typed, spellings, 1, 0.75) or get_close_matches(name, spellings, 1, 0.6)
+        begun = [s for s in spellings if len(name) >= BEGUN and s.startswith(name)]
+        near = begun or get_close_matches(typed, spellings, 1, 0.75) or get_close_matches(name, spellings, 1, 0.6)
         inside = ", ".join(c.name for c in self.under(words[:1])) if group else ""
         suggestion = f"did you mean {near[0]}? " if near else f"there is {inside}; " if inside else ""
         return UNKNOWN(name=name, suggestion=suggestion)

@@ -7,7 +7,7 @@ from ussycode.base.errors import Failure
 from ussycode.catalog import TREE
 from ussycode.cmdline.complete import complete
 from ussycode.cmdline.help import page
-from ussycode.cmdline.render import Style, failure_text, table
+from ussycode.cmdline.render import Style, failure_text, reflow, table
 from ussycode.cmdline.tree import INCOMPLETE
 from ussycode.vms.ops import NO_SUCH_VM
 
@@ -38,6 +38,23 @@ def test_sentences_are_folded_between_words() -> None:
     failure = NO_SUCH_VM(name="x" * 50)
     assert failure_text(failure, NARROW).split("\n") == ["error: no VM named", "x" * 50, "hint: ls shows your VMs"]
     assert failure_text(failure, Style(60)).split("\n")[0] == f"error: no VM named {'x' * 50}"
+
+
+def test_a_page_is_filled_to_the_width_but_for_code_and_tables() -> None:
+    page = "# Title\n\none two three four five\nsix seven\n\n- an item that is long\n  and goes on\n- short\n\n" \
+           "```console\n$ a line of code that is longer than that\nout\n```\n| a | table | of | columns |\n"
+    assert reflow(page, 20).split("\n") == [
+        "# Title", "", "one two three four", "five six seven", "", "- an item that is", "  long and goes on", "- short",
+        "",
+        "```console", "$ a line of code that is longer than that", "out", "```", "| a | table | of | columns |", "",
+    ]
+
+
+def test_the_beginning_of_a_command_is_taken_for_it_in_advice() -> None:
+    for typed, meant in (("snapshot sch demo", "snapshot schedule"), ("who", "whoami"), ("lst", "ls")):
+        with pytest.raises(Failure, match="unknown command") as failed:
+            TREE.find(tuple(typed.split()))
+        assert f"did you mean {meant}?" in failed.value.hint
 
 
 def test_the_name_of_a_group_asks_for_one_more_word() -> None:

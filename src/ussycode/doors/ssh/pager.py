@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import textwrap
 
+from ussycode.cmdline.render import reflow
 from ussycode.doors.ssh.fullscreen import Fullscreen, taken
 from ussycode.doors.ssh.screen import Screen
 
@@ -46,7 +47,7 @@ class _Reading:
 
     def _lines(self) -> list[str]:
         width = self.full.size[0]
-        return [part for line in self.text.split("\n")
+        return [part for line in reflow(self.text, width).split("\n")
                 for part in (textwrap.wrap(line, width, drop_whitespace=False) if len(line) > width else [line])]
 
     def _move(self, key: str) -> None:

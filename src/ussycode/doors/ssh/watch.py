@@ -18,7 +18,7 @@ REFRESH_SECONDS = 1.0
 """How old what is shown may be."""
 MAX_ACTIONS = 16
 """Actions under way at once."""
-HELP = "j k move  enter shell  s start  x stop  p pause/resume  r restart  d delete  q quit"
+HELP = "q quit  j k move  enter shell  s start  x stop  p pause/resume  r restart  d delete"
 ACTIONS = {"s": "start", "x": "stop", "p": "pause", "r": "restart"}
 Recognise = Callable[[], Awaitable[Caller | None]]
 
