@@ -27,7 +27,7 @@ def pattern(expected: str) -> re.Pattern[str]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("page", "least"), [("first-vm", 15), ("agents", 8)])
+@pytest.mark.parametrize(("page", "least"), [("first-vm", 15), ("agents", 7)])
 def test_the_guide_is_what_happens(lived: Platform, tmp_path: Path, page: str, least: int) -> None:
     person = lived.person("admin")
     (tmp_path / "root.pem").write_text((lived.home / "root.pem").read_text())
