@@ -114,8 +114,7 @@ def test_who_is_given_a_shell_jumps_to_the_guests_own_sshd_until_it_is_taken_bac
         screen.type("exit\r")
         assert screen.status() == 0
     jump = ("ssh", "-J", f"localhost:{place.ports['ssh']}", "ussy@box", "id -un")
-    refused = place.program(*jump, seconds=60, who="guest")
-    assert refused.status == 255 and "no VM named box" in refused.err
+    assert place.program(*jump, seconds=60, who="guest").status == 255
     assert place.lobby("share", "add", "box", "visitor", "--root").status == 0
     until(lambda: guest_keys(place) == 2, 20, "the visitor's key in the guest")
     done = place.program(*jump, seconds=60, who="guest")

@@ -39,7 +39,7 @@ async def test_who_tells_the_decision_of_everybody_and_of_one() -> None:
         await prove(w, bob, BOB)
         assert (await asked(w, olive))[BOB][0] == "active"
         for name in (BOB, "bob"):
-            assert await asked(w, olive, name) == {BOB: ("active", "not_shared", ["granted", "public"])}
+            assert await asked(w, olive, name) == {name: ("active", "not_shared", ["granted", "public"])}
         for name in ("sam", "nobodyhere", "x@example.org"):
             assert await asked(w, olive, name) == {name: ("stranger", "not_yours", ["not_yours", "public"])}
         assert await w.fails(bob, "share who demo") == await w.fails(bob, "share log demo") == ("vm.unknown", 1)

@@ -11,6 +11,7 @@ from ussycode.access.facts import NOBODY, Caller, Facts, Role, Via
 from ussycode.base.db import Tx
 from ussycode.base.errors import Failure
 from ussycode.base.events import Event
+from ussycode.cmdline.render import PLAIN
 from ussycode.identity import addresses, emails
 from ussycode.identity import ops as identity
 from ussycode.identity import store as accounts
@@ -88,7 +89,7 @@ async def test_an_invited_address_is_pending_until_somebody_proves_it_and_then_o
         assert (to, subject) == (BOB, "olive shares demo with you")
         assert "have a look" in body and "https://demo.localhost:8443/" in body and f"this address, {BOB}" in body
         await prove(w, bob, BOB)
-        assert await users(w, olive) == [(BOB, "bob", "active", "web", "invite")]
+        assert await users(w, olive) == [(BOB, None, "active", "web", "invite")]
         assert await may(w, bob) == WEB
         assert (await judged(w, bob)).reason == "granted" and (await judged(w, bob, port=3000)).reason == "not_shared"
         assert await w.fails(bob, "ssh demo id") == ("ssh.no_vm", 1)
@@ -103,7 +104,7 @@ async def test_sharing_twice_is_one_row_one_mail_and_says_so() -> None:
         again = await w.does(olive, f"share add demo {BOB.upper()}")
         assert again["message"] == f"Already shared with {BOB}"
         await prove(w, bob, BOB)
-        assert (await w.does(olive, "share add demo bob"))["message"] == f"Already shared with {BOB}"
+        assert (await w.does(olive, "share add demo bob"))["message"] == "Already shared with bob"
         assert len(await users(w, olive)) == 1 and len(await mails(w)) == 1
         assert await kinds(w) == ["share.added"]
 
@@ -346,3 +347,26 @@ async def sign_in(w: World, address: str) -> Caller | None:
     found = await identity.session_of(w.app, made.cookie, "localhost")
     assert found is not None
     return identity.caller_of(found[1], Via.SESSION)
+
+
+async def test_who_names_a_handle_learns_no_address_and_the_other_way_round() -> None:
+    async with world() as w:
+        olive, bob, ann = await w.person("olive"), await w.person("bob"), await w.person("ann")
+        await w.does(olive, "new --name demo")
+        await prove(w, bob, BOB)
+        await prove(w, ann, "ann@example.org")
+        lines = (
+            "share add demo bob", "share add demo bob --root", "share add demo bob --port 3000", "share show demo",
+            "share who demo", "share who demo bob", "share remove demo bob --root", "share remove demo bob",
+        )
+        for line in lines:
+            outcome = await w.run(olive, line)
+            assert outcome.view is not None
+            assert "example.org" not in str(outcome.view.document()) + outcome.view.text(PLAIN), line
+        for line in (one.replace(" bob", " ann@example.org") for one in lines):
+            outcome = await w.run(olive, line)
+            assert outcome.view is not None
+            said = (str(outcome.view.document()) + outcome.view.text(PLAIN)).replace("ann@example.org", "")
+            assert "ann" not in said, line
+        await links.redeem(w.app, bob, await new_link(w, olive))
+        assert await users(w, olive) == [(BOB, "bob", "active", "web", "link")], "the page of the link says so"

@@ -83,7 +83,7 @@ async def approve(ctx: Ctx, a: Approve) -> AddedView:
     added = await asking.approve(ctx.app, ctx.permit, a.who, a.expires)
     port = effective(added.share.port, added.vm.primary_port)
     url = places.url(ctx.app.config, added.vm.name, port, added.vm.primary_port)
-    hint = f"they are told at {added.mailed}" if added.mailed else "they have no address to be told at"
+    hint = "they are told by mail" if added.mailed else "they have no address to be told at"
     return AddedView(a.vm, url, added, added.share.level is Level.SHELL, hint)
 
 

@@ -51,9 +51,14 @@ class Share:
     """Of the holder."""
 
     @property
+    def told_email(self) -> str:
+        """The address that the owner is told: the one they wrote, or of somebody who agreed to it by taking a link."""
+        return self.address or (self.email if self.link else "")
+
+    @property
     def name(self) -> str:
-        """What people call the holder: an address, or a handle."""
-        return self.address or self.email or self.handle
+        """What the owner calls the holder: an address, or a handle. Neither leads to the other."""
+        return self.told_email or self.handle
 
     @property
     def pending(self) -> bool:

@@ -62,12 +62,16 @@ class Wish:
 
 @dataclass(frozen=True)
 class Added:
-    """What came of it: the share, whether it was there already, and the address that was mailed, or empty."""
+    """What came of it: the share, whether it is a new one, and whether a mail was written.
+
+    `who` is the person as they were named: who names a handle learns no address, who names an address no handle.
+    """
 
     share: Share
     new: bool
-    mailed: str
+    mailed: bool
     vm: VmFacts
+    who: str
 
 
 async def add(app: App, permit: Permit, wish: Wish) -> Added:
@@ -104,7 +108,7 @@ def _change(tx: Tx, permit: Permit, vm: VmFacts, old: Share, wish: Wish) -> Adde
         store.update(tx, old.id, level, expires)
         told = {"who": old.name, "port": old.port, "level": level.value, "expires": expires}
         tx.emit(Event("share.changed", permit.actor, vm.vm, told))
-    return Added(replace(old, level=level, expires=expires), False, "", vm)
+    return Added(replace(old, level=level, expires=expires), False, False, vm, wish.who)
 
 
 def _insert(tx: Tx, app: App, permit: Permit, vm: VmFacts, who: tuple[str, str], wish: Wish) -> Added:
@@ -123,7 +127,7 @@ def _insert(tx: Tx, app: App, permit: Permit, vm: VmFacts, who: tuple[str, str],
         _require_mails(tx, vm.owner)
         invitation.post(tx, app, permit.caller, vm, kept, to, wish.message)
     tx.emit(Event("share.added", permit.actor, vm.vm, told))
-    return Added(kept, True, to, vm)
+    return Added(kept, True, bool(to), vm, wish.who)
 
 
 def _require_mails(tx: Tx, owner: str) -> None:
@@ -137,7 +141,7 @@ def _require_mails(tx: Tx, owner: str) -> None:
 
 
 async def remove(app: App, permit: Permit, who: str, shell: bool = False, port: int | None = None) -> str:
-    """Take a VM back from a person, or with `shell` only the shell; their name. Raises NOT_SHARED or NOBODY.
+    """Take a VM back from a person, or with `shell` only the shell; who, as named. Raises NOT_SHARED or NOBODY.
 
     However many ways they came by it, all end; with `port` those of that port. In force before it returns.
     """
@@ -156,7 +160,7 @@ async def remove(app: App, permit: Permit, who: str, shell: bool = False, port: 
             store.delete(tx, [s.id for s in theirs])
             _uninvite(tx, theirs)
         tx.emit(Event(kind, permit.actor, vm.vm, {"who": theirs[0].name, "ports": sorted({s.port for s in theirs})}))
-        return theirs[0].name
+        return who
 
     return await app.db.write(write)
 

@@ -52,7 +52,7 @@ def _hint(ctx: Ctx, added: Added) -> str:
     if not added.new:
         return ""
     if added.mailed and ctx.app.config.smtp_host:
-        return f"an invitation is on its way to {added.mailed}"
+        return f"an invitation is on its way to {added.who}"
     if added.mailed:
         return "this platform sends no mail yet: give them the address yourself; its operator reads the invitation " \
                "with `ussycode outbox`"

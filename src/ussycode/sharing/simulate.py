@@ -95,9 +95,9 @@ def _one(tx: Tx, vm: VmFacts, shares: list[Share], person: str) -> tuple[str, st
     user = addresses.owner_of(tx, person) if "@" in person else None
     account = accounts.user_by(tx, "id", user) if user else accounts.user_by(tx, "handle", person)
     known = account.id if account else person
-    for name, status, caller in _callers(tx, vm, shares):
+    for _, status, caller in _callers(tx, vm, shares):
         if caller.user == known:
-            return name, status, caller
+            return person, status, caller
     return person, "stranger", Caller(known)
 
 

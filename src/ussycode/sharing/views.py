@@ -116,11 +116,11 @@ class ShareView:
 def person(share: Share) -> PersonDocument:
     """One person as `share show` tells of them."""
     made: PersonDocument = {
-        "email": share.address or share.email, "status": "pending" if share.pending else "active",
+        "email": share.told_email, "status": "pending" if share.pending else "active",
         "invited_at": rfc3339(share.created_at), "share_level": "root" if share.level is Level.SHELL else "web",
         "via": "link" if share.link else "invite",
     }
-    if share.handle:
+    if share.user:
         made["handle"] = share.handle
     return cast(PersonDocument, made | _bounds(share.port, share.expires))
 
@@ -159,9 +159,8 @@ class AddedView:
     @property
     def message(self) -> str:
         """One sentence."""
-        share = self.added.share
         if not self.added.new:
-            return f"Already shared with {share.name}"
+            return f"Already shared with {self.added.who}"
         return "Invitation sent" if self.added.mailed else "Share created"
 
     def text(self, style: Style) -> str:
@@ -170,7 +169,7 @@ class AddedView:
         said = "already shared" if not self.added.new else "shared"
         what = "a shell and every port" if share.level is Level.SHELL else _port(share.port)
         ends = f" until {rfc3339(share.expires)}" if share.expires else ""
-        parts = [f"{self.vm_name} is {said} with {printable(share.name)}: {what}{ends}", f"  {self.url}"]
+        parts = [f"{self.vm_name} is {said} with {printable(self.added.who)}: {what}{ends}", f"  {self.url}"]
         parts += [self.hint] if self.hint else []
         return "\n".join([*parts, drawn(self.url)] if self.qr else parts)
 
@@ -178,10 +177,10 @@ class AddedView:
         """The document of `share add`."""
         share = self.added.share
         if self.root:
-            level = {"status": "updated", "vm_name": self.vm_name, "shared_with": share.name,
+            level = {"status": "updated", "vm_name": self.vm_name, "shared_with": self.added.who,
                      "share_level": share.level_word, "message": self.message}
             return cast(LevelDocument, level | _bounds(share.port, share.expires))
-        made = {"status": "success", "vm_name": self.vm_name, "shared_with": share.name, "url": self.url,
+        made = {"status": "success", "vm_name": self.vm_name, "shared_with": self.added.who, "url": self.url,
                 "message": self.message}
         return cast(AddedDocument, made | _bounds(share.port, share.expires))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -84,8 +85,7 @@ async def newest(app: App, permit: Permit, limit: int) -> list[Visit]:
 
     def read(tx: Tx) -> list[Visit]:
         return [
-            Visit(port, email or handle or "", handle or "", *rest)
-            for port, email, handle, *rest in tx.conn.execute(query)
+            Visit(row.port, _who(row), row.handle or "", *row[3:]) for row in tx.conn.execute(query)
         ]
 
     return await app.db.read(read)
@@ -117,6 +117,11 @@ def _trim(tx: Tx, vm: str) -> None:
     oldest = tx.conn.execute(newest.offset(MAX_ROWS - 1).limit(1)).scalar()
     if oldest is not None:
         tx.conn.execute(share_visitors.delete().where(v.vm == vm, v.last_at < oldest))
+
+
+def _who(row: Any) -> str:
+    """An app is told the address of whom it serves; of whom it does not serve, its owner learns the handle."""
+    return (row.email if row.allowed else "") or row.handle or ""
 
 
 def _address(text: str) -> bool:
