@@ -86,7 +86,8 @@ def _copy(report: Report, place: Platform, image: str) -> None:
     """`cp` and `restart` of a VM with a gigabyte of its own."""
     assert place.lobby("new", "--name", "big", seconds=120).status == 0
     fill = "head -c 64M /dev/urandom > part; for n in $(seq 16); do cat part; done > all; sync"
-    assert place.ssh("big@localhost", fill, seconds=300).status == 0
+    filled = place.ssh("big@localhost", fill, seconds=300)
+    assert filled.status == 0, filled
     copied, again = [], []
     for number in range(3):
         began = time.monotonic()

@@ -269,6 +269,7 @@ async def test_old_templates_make_room_and_nothing_is_left_of_them(node: Node) -
     await last.close()
 
 
+@pytest.mark.timeout(900)  # the image may have to be built first
 async def test_a_copy_of_a_settled_system_is_a_system_of_its_own(
     image_store: ImageStore, boot: BootFiles, ussyuntu: Image
 ) -> None:

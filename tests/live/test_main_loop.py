@@ -63,6 +63,15 @@ def test_every_route_runs_commands_with_their_real_status(lived: Platform, demo:
     assert lived.ssh(*route, "cat; wc -c", stdin=b"piped").out.startswith("piped")
 
 
+def test_the_operator_sees_templates_and_that_they_are_no_leftovers(lived: Platform, demo: str) -> None:
+    until(lambda: "template of a kernel with 512 MiB" in lived.ussycode("status").out, 60, "the template")
+    checks = {check["name"]: check for check in json.loads(lived.ussycode("doctor", "--json").out)}
+    assert checks["left"]["ok"], checks["left"]["found"]
+    assert checks["template"]["found"].startswith("1 templates take ")
+    told = lived.program("curl", "-sS", f"http://127.0.0.1:{lived.ports['metrics']}/metrics").out
+    assert "ussycode_templates 1.0" in told and "ussycode_vms_not_copied 0.0" in told
+
+
 def test_the_lobby_dials_nothing_but_the_sshd_of_a_vm(lived: Platform, demo: str) -> None:
     for target in ("127.0.0.1:22", f"localhost:{lived.ports['metrics']}", "nosuch:22", "demo:8000"):
         refused = lived.ssh("-W", target, "localhost")

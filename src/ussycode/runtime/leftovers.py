@@ -7,7 +7,7 @@ from pathlib import Path
 from ussycode.runtime.instance import (
     CONTAINER_UID_FIRST,
     CONTAINER_UIDS_PER_SLOT,
-    LAST_NUMBER,
+    LAST_TEMPLATE,
     UIDS_PER_SLOT,
     Instance,
 )
@@ -69,7 +69,7 @@ def _processes(instance: Instance) -> Iterator[tuple[int, int]]:
 def _number(instance: Instance, uid: int) -> int:
     """The VM a uid belongs to; 0 for none of this instance's."""
     number = uid - instance.uid_base
-    if 1 < number <= LAST_NUMBER:
+    if 1 < number <= LAST_TEMPLATE:
         return number
     boxed = uid - CONTAINER_UID_FIRST - instance.slot * CONTAINER_UIDS_PER_SLOT
     return boxed // UIDS_PER_SLOT if 0 <= boxed < CONTAINER_UIDS_PER_SLOT else 0
