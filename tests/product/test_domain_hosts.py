@@ -1,6 +1,7 @@
 """A proven domain is a host of the platform: browsers sign in there, it has a certificate, and both end with it."""
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -10,10 +11,13 @@ from cryptography import x509
 
 from tests.name_server import NameServer
 from tests.product.test_login_flow import SESSION, link, signed_in
+from tests.product.test_requests import ask, person
 from tests.product.web_world import HOME, Browser, WebWorld, web_world
 from ussycode.base.pki import Authority, Issuer
 from ussycode.domains import certificates, checking, edges, policy
 from ussycode.domains import ops as domains
+from ussycode.identity import addresses
+from ussycode.mail import store as mail
 from ussycode.sharing import facts
 from ussycode.sharing.certificates import PORT_NAMES_AT_ONCE, CertificateRule
 from ussycode.wire.edge import EdgeDomain
@@ -48,6 +52,28 @@ async def test_a_browser_signs_in_on_the_domain_and_the_cookie_stays_there(place
     await browser.post(await link(place))
     assert browser.at == f"{SHOP}/cart" and SESSION in browser.jar["shop.test:8443"]
     assert "Signed out." in (await browser.post(f"{SHOP}/__ussycode/logout")).text
+
+
+async def test_the_mail_names_it_and_its_code_leads_there(place: WebWorld) -> None:
+    await place.app.db.write(lambda tx: addresses.verify(tx, "alice@example.org", place.caller.user))
+    browser = Browser(place)
+    asked = await browser.form(f"{HOME}/login/mail", email="alice@example.org", host="shop.test", path="/cart")
+    assert "<strong>shop.test</strong>" in asked.text
+    [letter] = [m for m in await place.app.db.read(mail.every) if m.to == "alice@example.org"]
+    assert "sign in at shop.test" in letter.body
+    found = re.search(r"https://\S+", letter.body)
+    assert found is not None
+    await browser.post(found[0])
+    assert browser.at == f"{SHOP}/cart" and SESSION in browser.jar["shop.test:8443"]
+
+
+async def test_somebody_asks_to_be_let_in_there(place: WebWorld) -> None:
+    _, browser = await person(place, "bob")
+    assert "has been told" in (await ask(browser, SHOP)).text
+    listed = (await place.base.does(place.caller, "share requests"))["requests"]
+    assert [(r["vm_name"], r["handle"]) for r in listed] == [("demo", "bob")]  # type: ignore[attr-defined]
+    await place.base.does(place.caller, "share approve demo bob")
+    assert (await ask(browser, SHOP)).location == "/"
 
 
 async def test_a_domain_that_is_claimed_or_unknown_takes_part_in_nothing(place: WebWorld) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from ussycode.base.errors import Failure
-from ussycode.doors.web import body, cookies
+from ussycode.doors.web import body
 from ussycode.doors.web.asked import Asked, local_path, serves_vm
 from ussycode.doors.web.login import MAX_CODE, Login, goal
 from ussycode.doors.web.pages import Pages
 from ussycode.identity import emails
-from ussycode.identity.sessions import SignIn
 from ussycode.ports import App
 
 
@@ -46,7 +45,7 @@ class ByMail:
                 raise
             shown = form.get("address", "")[:254]
             return self._code_page(form.get("id", "")[:40], shown, "", failure.sentence, failure.kind.status)
-        return self._signed_in(made, where)
+        return self.login.signed_in(made, where or "/")
 
     async def confirm(self, request: Request, asked: Asked, token: str) -> Response:
         """`GET /login/mail/TOKEN`: names the address; link scanners use nothing up."""
@@ -57,7 +56,8 @@ class ByMail:
         """`POST /login/mail/TOKEN`: signs this browser in."""
         self.login.require_own_form(request, asked)
         agent = request.headers.get("user-agent", "")
-        return self._signed_in(*await emails.sign_in_by_link(self.app, token[:MAX_CODE], agent))
+        made, where = await emails.sign_in_by_link(self.app, token[:MAX_CODE], agent)
+        return self.login.signed_in(made, where or "/")
 
     async def ask_verify(self, request: Request, asked: Asked, token: str) -> Response:
         """`GET /email/TOKEN`: a button, because scanners open links too."""
@@ -73,9 +73,3 @@ class ByMail:
     def _code_page(self, name: str, address: str, host: str, wrong: str = "", status: int = 200) -> Response:
         return self.pages.page("code.html", status, id=name, address=address, host=host, wrong=wrong,
                                outbox=not self.app.config.smtp_host)
-
-    def _signed_in(self, made: SignIn, where: str) -> Response:
-        response = RedirectResponse(where or "/", 303)
-        cookies.start(response, made, self.app.clock.now())
-        cookies.forget(response, cookies.NEXT)
-        return response

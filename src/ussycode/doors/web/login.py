@@ -2,18 +2,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.doors.web import cookies
-from ussycode.doors.web.asked import Asked, bare, local_path, same_origin, serves_vm
+from ussycode.doors.web.asked import Asked, bare, is_vm_host, local_path, same_origin, serves_vm
 from ussycode.doors.web.pages import Pages
 from ussycode.identity import links
 from ussycode.identity import ops as identity
 from ussycode.identity.model import Session, User
+from ussycode.identity.sessions import SignIn
 from ussycode.ports import App
 
 CROSS_SITE = ErrorCode(
@@ -65,7 +66,16 @@ class Login:
         """`POST /login/CODE`: signs this browser in, then goes where it wanted to go."""
         self.require_own_form(request, asked)
         made = await links.redeem(self.app, code[:MAX_CODE], asked.host, request.headers.get("user-agent", ""))
-        response = RedirectResponse(await self.wanted(request), 303)
+        return self.signed_in(made, await self.wanted(request))
+
+    def signed_in(self, made: SignIn, where: str) -> Response:
+        """Keeps a fresh session and sends the browser on, by a page of its own when that is an owner's domain.
+
+        Browsers hold a form to the hosts that our policy names, redirects included, and owners' domains are not in it.
+        """
+        host = urlsplit(where).hostname or ""
+        ours = not host or host == self.app.config.domain or is_vm_host(self.app.config, host)
+        response = RedirectResponse(where, 303) if ours else self.pages.page("onward.html", host=host, where=where)
         cookies.start(response, made, self.app.clock.now())
         cookies.forget(response, cookies.NEXT)
         return response
