@@ -47,7 +47,9 @@ class Hosts:
         An alternate port means itself, of a VM's plain host: the base domain and `PORT--NAME` are not there.
         """
         found = self.own(host)
-        if found.kind is HostKind.NOWHERE and (name := self.elsewhere(host)):
+        # Control claims no name below our domain for anybody; nor would one be believed here.
+        foreign = found.kind is HostKind.NOWHERE and not host.endswith(f".{self.domain}")
+        if foreign and (name := self.elsewhere(host)):
             found = Target(HostKind.VM, host, name)
         if not listener:
             return found
