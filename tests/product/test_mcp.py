@@ -1,6 +1,7 @@
 """A model's client finds every command as a tool and may do exactly what its token allows."""
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -128,3 +129,19 @@ async def test_words_that_look_like_flags_stay_words() -> None:
     assert words_of(TOOLS["rename"], {"vm": "demo", "new_name": "--json"}) == ("rename", "--", "demo", "--json")
     assert words_of(TOOLS["new"], {"name": "--no-email", "no_email": True}) == (
         "new", "--name=--no-email", "--no-email=true", "--")
+
+
+async def test_a_command_ends_with_the_token_that_began_it(place: WebWorld, tmp_path: Path) -> None:
+    await place.base.does(place.caller, "new --name demo")
+    token = place.alice.token('{"cmds":["ssh"],"ctx":1}')
+    began = tmp_path / "began"
+    running = asyncio.create_task(
+        call(place, "ssh", token, vm="demo", command=["sh", "-c", f"'touch {began}; sleep 100'"])
+    )
+    async with asyncio.timeout(20):
+        while not began.exists():
+            await asyncio.sleep(0.02)
+    await place.base.does(place.caller, f"ssh-key revoke-token {token}")
+    async with asyncio.timeout(2):
+        done = await running
+    assert done["isError"] and "may no longer be in this VM" in str(done)

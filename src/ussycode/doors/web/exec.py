@@ -57,7 +57,7 @@ class ExecDoor:
     _by_key: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self._stays = Stays(self.app, self.tokens)
+        self.stays = Stays(self.app, self.tokens)
         self._buckets = Buckets.per_minute(self.app.clock, self.app.config.exec_rate)
 
     async def answer(self, request: Request, asked: Asked) -> Response:
@@ -72,7 +72,7 @@ class ExecDoor:
             words = _words(await body.read(request, lex.MAX_LINE))
             outcome = await self._run(Call(caller, words, "exec", json=True, request_id=asked.request_id))
             if outcome.attach is not None:
-                wait = partial(self._stays.wait, outcome.attach, token)
+                wait = partial(self.stays.wait, outcome.attach, token)
                 return await attach(self.app, outcome.attach, request, self._by_key, caller.key, wait)
         except Failure as failure:
             return refusal(failure, asked.request_id, rich)

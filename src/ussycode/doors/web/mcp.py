@@ -1,6 +1,7 @@
 """The Model Context Protocol: every command is a tool, behind the same tokens and the same dispatch."""
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,9 @@ from ussycode.dispatch import Outcome
 from ussycode.doors.web import body
 from ussycode.doors.web.asked import Asked
 from ussycode.doors.web.exec import ExecDoor, bearer, json_response, refusal
+from ussycode.doors.web.stays import ENDED
 from ussycode.doors.web.stream import run_whole
+from ussycode.ports import Attach
 
 VERSIONS = ("2025-06-18", "2025-03-26")
 """Protocol revisions that are spoken, newest first."""
@@ -57,7 +60,8 @@ class McpDoor:
         if request.method != "POST":
             return refusal(NOT_POST(), asked.request_id, status=405)
         try:
-            caller = await self._exec.tokens.verify(bearer(request))
+            token = bearer(request)
+            caller = await self._exec.tokens.verify(token)
             raw = await body.read(request, lex.MAX_LINE)
         except Failure as failure:
             return refusal(failure, asked.request_id)
@@ -68,12 +72,12 @@ class McpDoor:
         if "id" not in message:
             return Response(None, 202)
         try:
-            result = await self._do(message, caller, asked)
+            result = await self._do(message, caller, asked, token)
         except RpcError as error:
             return _error(message["id"], error)
         return json_response({"jsonrpc": "2.0", "id": message["id"], "result": result})
 
-    async def _do(self, message: Mapping[str, Any], caller: Caller, asked: Asked) -> object:
+    async def _do(self, message: Mapping[str, Any], caller: Caller, asked: Asked, token: str) -> object:
         given = message.get("params") or {}
         if not isinstance(given, dict):
             raise RpcError(BAD_PARAMS, "params is an object")
@@ -85,27 +89,36 @@ class McpDoor:
             case "tools/list":
                 return {"tools": [_tool(name, c) for name, c in TOOLS.items() if scope.names(caller, c.name)]}
             case "tools/call":
-                return await self._call(given, caller, asked)
+                return await self._call(given, caller, asked, token)
         raise RpcError(NO_METHOD, f"no method is called {message['method']!r}")
 
-    async def _call(self, given: Mapping[str, Any], caller: Caller, asked: Asked) -> object:
+    async def _call(self, given: Mapping[str, Any], caller: Caller, asked: Asked, token: str) -> object:
         command = TOOLS.get(str(given.get("name")))
         if command is None:
             raise RpcError(BAD_PARAMS, f"no tool is called {given.get('name')!r}")
         words = words_of(command, given.get("arguments", {}))
         try:
             outcome = await self._exec.execute(caller, words, asked.request_id, "mcp")
-            return await self._result(outcome)
+            return await self._result(outcome, token)
         except Failure as failure:
             return _failed(failure, asked.request_id)
 
-    async def _result(self, outcome: Outcome) -> object:
+    async def _result(self, outcome: Outcome, token: str) -> object:
         if outcome.failure is not None:
             raise outcome.failure
         if outcome.attach is not None:
-            return _said(await run_whole(self._exec.app, outcome.attach, MAX_OUTPUT))
+            return _said(await self._whole(outcome.attach, token))
         assert outcome.view is not None
         return _said(outcome.view.document())
+
+    async def _whole(self, where: Attach, token: str) -> dict[str, object]:
+        running = asyncio.create_task(run_whole(self._exec.app, where, MAX_OUTPUT))
+        try:
+            if await self._exec.stays.wait(where, token, {running}):
+                raise ENDED()
+            return await running
+        finally:
+            running.cancel()
 
 
 def words_of(command: Command, arguments: Any) -> tuple[str, ...]:

@@ -5,14 +5,16 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ussycode.base.errors import Failure
+from ussycode.base.errors import ErrorCode, Failure, Kind
 from ussycode.base.events import Event
 from ussycode.ports import App, Attach
 from ussycode.sharing import standing
 from ussycode.tokens.verify import TokenVerifier
 
-NO_MORE = "this command was ended: you may no longer be in this VM"
+ENDED = ErrorCode("exec.ended", Kind.FORBIDDEN, "this command was ended: you may no longer be in this VM")
+NO_MORE = ENDED().sentence
 CHANGES = ("share.", "email.", "user.", "key.", "token.revoked", "vm.tagged", "vm.removed", "vm.trashed")
 """Events after which somebody may have lost a VM."""
 
@@ -34,7 +36,7 @@ class Stays:
         self._open: set[Stay] = set()
         app.db.listen(self.heard)
 
-    async def wait(self, where: Attach, token: str, work: set[asyncio.Task[None]]) -> bool:
+    async def wait(self, where: Attach, token: str, work: set[asyncio.Task[Any]]) -> bool:
         """Return once one of `work` is done, False; or once the command may not go on, True."""
         stay = Stay(where, token, asyncio.get_running_loop().create_future())
         self._open.add(stay)
