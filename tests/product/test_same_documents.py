@@ -1,4 +1,4 @@
-"""Each command answers with the same document by SSH, in a script, over /exec and as a tool, and its status matches."""
+"""Each command answers alike by SSH, at the prompt, in a script, over /exec and as a tool, and its status matches."""
 from __future__ import annotations
 
 import asyncio
@@ -57,6 +57,7 @@ SHIFTING = (
     (r"\d{4}-\d\d-\d\d(T[\d:.]+Z)?", "TIME"), (r"\b\d{5}\b", "PORT"),
 )
 """What differs between two platforms in any text."""
+PROMPT = "ussycode > "
 OWN = frozenset({"request_id", "current", "last_used_at", "elapsed", "console", "ssh_port"})
 """Members that differ by platform, or by how somebody came in."""
 FORWARDED = {"X-Forwarded-Host": "localhost:8443", "X-Forwarded-Proto": "https"}
@@ -109,6 +110,21 @@ def in_a_script(connection: asyncssh.SSHClientConnection) -> Ask:
         return json.loads(str(done.stdout)), done.exit_status == 0
 
     return ask
+
+
+@asynccontextmanager
+async def at_the_prompt(connection: asyncssh.SSHClientConnection) -> AsyncIterator[Ask]:
+    """The lobby's prompt on a terminal without escapes. It shows no status: a failure is known by its document."""
+    async with connection.create_process(term_type="dumb", term_size=(400, 50)) as prompt:
+        await prompt.stdout.readuntil(PROMPT)
+
+        async def ask(line: str) -> Answer:
+            prompt.stdin.write(f"{line} --json\r")
+            shown = str(await prompt.stdout.readuntil("\n" + PROMPT))
+            document = json.loads(shown[shown.index("\n{") :].removesuffix(PROMPT))
+            return document, not {"error", "request_id"} <= document.keys()
+
+        yield ask
 
 
 @asynccontextmanager
@@ -190,6 +206,8 @@ async def test_every_command_answers_alike_on_every_way_in(guest_program: Path, 
         told["ssh"] = await answers(by_ssh(connection))
     async with platform(guest_program, tmp_path / "script") as (_, connection):
         told["script"] = await answers(in_a_script(connection))
+    async with platform(guest_program, tmp_path / "prompt") as (_, connection), at_the_prompt(connection) as ask:
+        told["prompt"] = await answers(ask)
     async with platform(guest_program, tmp_path / "exec") as (place, connection), \
             web(place, connection, tmp_path / "exec") as (token, client):
         told["exec"] = await answers(over_exec(token, client))

@@ -11,6 +11,7 @@ from ussycode.base.errors import ErrorCode, Failure, Kind, printable
 from ussycode.catalog import TREE
 from ussycode.catalog.clients import Values
 from ussycode.cmdline.complete import complete
+from ussycode.cmdline.help import HelpPage
 from ussycode.doors.ssh import answers
 from ussycode.doors.ssh.answers import Stopped
 from ussycode.doors.ssh.attach import Guests
@@ -90,7 +91,8 @@ class Lobby:
             return await answers.send(outcome.download, self.screen), False
         if isinstance(outcome.view, WatchView) and self.screen.fancy and not outcome.json:
             return await self._watch(outcome.view), False
-        return await answers.show(outcome, self.screen), outcome.command in ("exit", "logout")
+        done = outcome.view is not None and not isinstance(outcome.view, HelpPage)
+        return await answers.show(outcome, self.screen), done and outcome.command in ("exit", "logout")
 
     async def _attach(self, where: Attach) -> Ended:
         ended = await self.guests.attach(self.session, self.screen, where)
