@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 from tests.acme_rig import AcmeServer, acme_server
 from tests.live.rig import Done, Platform, free_ports, logs, platform, until
 from tests.name_server import NameServer
+from ussycode.base.clock import SystemClock
+from ussycode.base.pki import Issuer, open_authority
 from ussycode.runtime import instance as instances
 
 pytestmark = pytest.mark.timeout(240)
@@ -132,3 +135,36 @@ def test_what_control_keeps_is_handed_to_who_knows_the_secret_alone(place: tuple
     for path in ("/certificate/?server_name=wild.test", "/certificate/x?server_name=wild.test"):
         done = platform.program("curl", "-sS", "-w", "%{http_code}", f"http://127.0.0.1:{platform.ports['metrics']}{path}")
         assert done.out.endswith("404"), done.out
+
+
+def test_on_one_machine_caddy_serves_what_our_own_authority_signs(live_data: Path, tmp_path: Path) -> None:
+    options = ("--runtime", "fake", "--front", "caddy", "--listen", "127.0.0.1")
+    with platform(live_data / f"front-own-ca-{os.getpid()}", tmp_path, live_data, *options) as made:
+        made.lobby("new", "--name", "demo")
+        for host in ("localhost", "demo.localhost"):
+            done = made.curl("--http2", "-w", " %{http_version} %{http_code}", "-o", "/dev/null", made.url(host),
+                             "--retry", "5", "--retry-all-errors")
+            assert done.out.split() in (["2", "200"], ["2", "303"], ["2", "401"]), done.out + done.err + logs(made.data)
+        assert "caddy ends TLS" in made.ussycode("doctor", seconds=120).out
+
+
+def test_an_haproxy_of_the_operators_is_let_in_and_stays_while_edges_are_replaced(
+    live_data: Path, tmp_path: Path,
+) -> None:
+    options = ("--runtime", "fake", "--front", "own", "--listen", "127.0.0.1")
+    with platform(live_data / f"front-haproxy-{os.getpid()}", tmp_path, live_data, *options) as made:
+        issuer = Issuer(open_authority(made.data / "ca", SystemClock()).intermediate("localhost"), SystemClock())
+        leaf = issuer.leaf("localhost")
+        (tmp_path / "host.pem").write_bytes(leaf.chain + leaf.key)
+        (tmp_path / "root.pem").write_text(made.ussycode("ca").out)
+        printed = made.ussycode("front", "haproxy", "--certificates", str(tmp_path / "host.pem"))
+        (tmp_path / "haproxy.cfg").write_text(printed.out)
+        running = subprocess.Popen(["haproxy", "-db", "-f", tmp_path / "haproxy.cfg"], stderr=subprocess.DEVNULL)
+        try:
+            ask = ("--http2", "-w", "%{http_code}", "-o", "/dev/null", "--retry", "9", "--retry-all-errors")
+            assert made.curl(*ask, made.url("localhost", "/healthz")).out == "200"
+            assert made.ussycode("reload").status == 0
+            assert made.curl(*ask, made.url("localhost", "/healthz")).out == "200"
+        finally:
+            running.terminate()
+            running.wait(10)
