@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 import subprocess
 import tarfile
@@ -18,7 +20,7 @@ from ussycode.base.errors import Failure
 from ussycode.runtime import export
 from ussycode.runtime.export import Form, Source
 from ussycode.runtime.images import disk as disks
-from ussycode.runtime.images import intake
+from ussycode.runtime.images import intake, pack
 from ussycode.runtime.images.ext4_reader import FileSystem
 from ussycode.runtime.images.intake import Job, Taken
 from ussycode.runtime.images.manifest import Runs, read_config, written
@@ -274,6 +276,34 @@ def test_a_damaged_qcow2_is_an_answer_and_never_a_crash(tmp_path: Path, hits: li
     except Failure as failure:
         assert failure.code in ("disk.unreadable", "disk.bad_file_system", "import.not_a_disk"), failure.code
     assert sum(place.stat().st_blocks for place in work.iterdir()) * 512 <= 80 << 20
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(hits=st.lists(st.tuples(st.integers(0, 9_000), st.binary(min_size=1, max_size=10)), min_size=1, max_size=5))
+def test_a_damaged_archive_is_an_answer_and_never_a_crash(tmp_path: Path, hits: list[tuple[int, bytes]]) -> None:
+    small, digest = io.BytesIO(), ""
+    with tarfile.open(fileobj=small, mode="w") as tar:
+        info = tarfile.TarInfo("etc/hosts")
+        info.size = 5
+        tar.addfile(info, io.BytesIO(b"hello"))
+    digest = "sha256:" + hashlib.sha256(small.getvalue()).hexdigest()
+    members, name = pack.archive(written(WAY), len(small.getvalue()), digest)
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as tar:
+        for path, data in (*members, (name, small.getvalue())):
+            info = tarfile.TarInfo(path)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    damaged = bytearray(whole.getvalue())
+    for at, piece in hits:
+        damaged[at % 8_000:at % 8_000 + len(piece)] = piece
+    work = tmp_path / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        taken(work, bytes(damaged))
+    except Failure as failure:
+        assert failure.code in ("image.bad", "image.bad_layer", "import.not_a_disk", "disk.unreadable"), failure.code
+    assert not (tmp_path / "etc").exists() and {place.name for place in tmp_path.iterdir()} <= {"work"}
 
 
 def test_a_folder_inside_itself_ends(ext4: Path, tmp_path: Path) -> None:
