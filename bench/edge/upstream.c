@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +68,7 @@ static int serve(int fd, struct peer *p) {
 }
 
 int main(int argc, char **argv) {
+    signal(SIGPIPE, SIG_IGN); /* a proxy that cuts a connection must not end the app of all others */
     int poll = epoll_create1(EPOLL_CLOEXEC);
     for (int i = 1; i < argc; i++) listen_on(poll, argv[i]);
     struct epoll_event events[64];

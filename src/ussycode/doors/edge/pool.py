@@ -11,8 +11,8 @@ CONNECT_TIMEOUT = 5.0
 """Seconds until a destination counts as not answering."""
 MAX_IDLE = 64
 """Connections kept open for the next request, per destination."""
-MAX_OPEN = 512
-"""Connections to one destination at a time; more visitors get 503."""
+MAX_OPEN = 1024
+"""Connections to one destination at a time, as many as the agent of a VM carries; more visitors get 503."""
 IDLE_LIFE = 30.0
 """Seconds an unused connection is kept."""
 
