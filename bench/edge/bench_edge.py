@@ -6,6 +6,7 @@ like, since Caddy may use every core and the others run one worker.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import getpass
 import hashlib
 import os
@@ -38,6 +39,8 @@ from ussycode.wire.edge import EdgeSession, EdgeSigner, EdgeUser, EdgeVm, Snapsh
 
 SESSION = "bench-session-bench-session-bench-session"
 CONNECTIONS = 32
+CLONE_NEWNET = 0x40000000
+"""For unshare(2)."""
 WARM_UP = 1
 MANY = 256
 """Connections of the runs that look at delay."""
@@ -144,6 +147,13 @@ def start_all(stack: ExitStack, folder: Path, cache: Path) -> list[Contender]:
         Contender(NGINX_AUTH, f"https://localhost:{nginx_auth}/", (runs_nginx, auth)),
         Contender(NGINX_PLAIN, f"https://localhost:{nginx}/", (runs_nginx,)),
     ]
+
+
+def enter_own_network() -> None:
+    """Loopback of our own, without the firewall rules that the host has for its VMs: they cost every packet."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "no network namespace could be made; run as root")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True, timeout=10)
 
 
 def wait_for(what: str, holds: Callable[[], bool], seconds: float = 15) -> None:
@@ -303,6 +313,8 @@ def main() -> None:
     report = Report("HTTPS edge")
     cache = Path(os.environ.get("XDG_CACHE_HOME", "/var/tmp")) / "ussycode-bench"
     cache.mkdir(parents=True, exist_ok=True)
+    fetch_nginx(cache)
+    enter_own_network()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         contenders = start_all(stack, Path(folder), cache)
         for contender in contenders:
