@@ -16,7 +16,7 @@ from ussycode.access.decide import decide
 from ussycode.access.facts import NOBODY, Caller, Facts, Role, Via, VmFacts
 from ussycode.base.errors import Failure
 from ussycode.doors.edge import bearer, framing, pages, response
-from ussycode.doors.edge.fields import FOLD, Refused, trailer_allowed, without_session
+from ussycode.doors.edge.fields import FOLD, Refused, crumbs, trailer_allowed
 from ussycode.doors.edge.head import Request, outgoing, parse
 from ussycode.doors.edge.hosts import HostKind, Hosts
 from ussycode.doors.web.asked import local_path
@@ -138,7 +138,7 @@ def cookie(data: bytes) -> None:
     second = reference.head(b"GET / HTTP/1.1\r\nHost: h\r\nCookie: " + value)
     found = second.cookies(COOKIE)
     assert request.session is None or request.session in found
-    spared = without_session(value.strip(b" \t"))
+    spared = crumbs(value.strip(b" \t"))[1]
     assert COOKIE not in [pair.partition(b"=")[0].strip(b" \t") for pair in spared.split(b";") if b"=" in pair]
     pairs = [p.strip(b" \t") for p in value.split(b";")]
     others = [p for p in pairs if b"=" not in p or p.partition(b"=")[0].strip(b" \t") != COOKIE]

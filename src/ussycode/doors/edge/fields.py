@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from ussycode.doors.edge.bearer import token_of
 
 MAX_HEADERS = 100
-MAX_KEPT, MAX_KEPT_BLOCK = 1024, 2048
-"""How many blocks are remembered, and up to how many bytes each: a few MiB at most."""
+MAX_KEPT, MAX_KEPT_BLOCK, MAX_KEPT_COOKIE = 1024, 2048, 512
+"""How many blocks and cookies are remembered, and up to how many bytes each: a few MiB at most."""
 SESSION_COOKIE = b"__Host-ussycode"
 MAX_TOKEN = 8192
 """Bytes of a token that are looked at; a longer one is refused as one of this length."""
@@ -74,10 +74,14 @@ class Fields:
     """Lines that travel on as they came, each with the CRLF before it."""
     for_vm = b""
     """All lines for a VM but what the edge adds, each with the CRLF before it. The session is not among them."""
-    for_platform = b""
 
     def __init__(self) -> None:
         self.cookies: list[bytes] = []
+
+    @property
+    def for_platform(self) -> bytes:
+        """The same for the platform itself, which sees the session and every Authorization."""
+        return _begin(self) + _own(self) + _cookie(self.cookies) + _end(self)
 
     @property
     def accepts_page(self) -> bool:
@@ -145,26 +149,44 @@ def _check(fields: Fields) -> None:
 
 
 def _write(fields: Fields) -> None:
-    begin = b"\r\nHost: " + fields.host + fields.kept + (b"\r\nExpect: 100-continue" if fields.expects else b"")
-    own = b"\r\nAuthorization: " + fields.authorization if fields.authorization is not None else b""
-    end = b""
-    if fields.length is not None:
-        chunked = fields.length == CHUNKED
-        end = b"\r\nTransfer-Encoding: chunked" if chunked else b"\r\nContent-Length: %d" % fields.length
-    fields.for_platform = begin + own + _cookie(fields.cookies) + end
-    spared = _cookie([c for c in map(without_session, fields.cookies) if c])
-    fields.for_vm = begin + (own if fields.token is None else b"") + spared + end
+    spared = _cookie([spared for _, spared in map(crumbs, fields.cookies) if spared])
+    fields.for_vm = _begin(fields) + (_own(fields) if fields.token is None else b"") + spared + _end(fields)
+
+
+def _begin(fields: Fields) -> bytes:
+    return b"\r\nHost: " + fields.host + fields.kept + (b"\r\nExpect: 100-continue" if fields.expects else b"")
+
+
+def _own(fields: Fields) -> bytes:
+    return b"\r\nAuthorization: " + fields.authorization if fields.authorization is not None else b""
 
 
 def _cookie(values: list[bytes]) -> bytes:
     return b"\r\nCookie: " + b"; ".join(values) if values else b""
 
 
-def without_session(cookie: bytes) -> bytes:
-    """A Cookie value without the platform's session."""
+def _end(fields: Fields) -> bytes:
+    if fields.length is None:
+        return b""
+    if fields.length == CHUNKED:
+        return b"\r\nTransfer-Encoding: chunked"
+    return b"\r\nContent-Length: %d" % fields.length
+
+
+def crumbs(cookie: bytes) -> tuple[bytes | None, bytes]:
+    """The session in a Cookie value, if there is one of its shape, and the value without any session."""
+    return _remembered_crumbs(cookie) if len(cookie) <= MAX_KEPT_COOKIE else _crumbs(cookie)
+
+
+def _crumbs(cookie: bytes) -> tuple[bytes | None, bytes]:
     if SESSION_COOKIE not in cookie:
-        return cookie
-    return _SESSION_PARTS(b"", cookie).lstrip(b"; \t")
+        return None, cookie
+    found = _SESSION(cookie)
+    secret = found[1].strip(b" \t") if found is not None else b""
+    return secret if _SECRET(secret) else None, _SESSION_PARTS(b"", cookie).lstrip(b"; \t")
+
+
+_remembered_crumbs = functools.lru_cache(MAX_KEPT)(_crumbs)
 
 
 def trailer_allowed(line: bytes) -> bool:
@@ -181,9 +203,8 @@ def _on_host(fields: Fields, value: bytes) -> None:
 
 def _on_cookie(fields: Fields, value: bytes) -> None:
     fields.cookies.append(value)
-    if fields.session is None and (found := _SESSION(value)) is not None:
-        secret = found[1].strip(b" \t")
-        fields.session = secret if _SECRET(secret) is not None else None
+    if fields.session is None:
+        fields.session = crumbs(value)[0]
 
 
 def _on_authorization(fields: Fields, value: bytes) -> None:
