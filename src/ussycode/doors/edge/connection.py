@@ -266,7 +266,7 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
     def _incomplete(self) -> None:
         # What was looked at is not looked at again: a head that comes byte by byte must not cost its square.
         looked, self._looked = self._looked, max(0, len(self._buffer) - 3)
-        if len(self._buffer) > MAX_HEAD and b"\r\n" not in self._buffer:
+        if len(self._buffer) > MAX_HEAD and self._buffer.find(b"\r\n", 0, MAX_HEAD) < 0:
             self._refuse(Refused(414, f"the request line is longer than {MAX_HEAD} bytes"), self._buffer)
         elif len(self._buffer) > MAX_HEAD:
             self._refuse(Refused(431, f"the request head is longer than {MAX_HEAD} bytes"), self._buffer)
