@@ -21,7 +21,7 @@ def reload(config: Config, _asked: argparse.Namespace) -> int:
     before = state.read(config.data_dir)
     if before is None or not state.alive(before.supervisor) or before.phase != "ready":
         raise NOT_UP(data=config.data_dir)
-    os.kill(before.supervisor.pid, signal.SIGHUP)
+    os.kill(before.supervisor.pid, signal.SIGUSR1)  # not SIGHUP, which a closed terminal sends as well
     log = config.data_dir / "log" / "edge0.log"
     deadline = time.monotonic() + RELOAD_SECONDS * config.edge_processes
     while (now := state.read(config.data_dir)) is None or now.reloads == before.reloads:

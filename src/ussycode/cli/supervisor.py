@@ -69,7 +69,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, told.set)
         asked = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, asked.set)
         self._note()
         try:
             await self._start_all()
