@@ -131,9 +131,11 @@ class Whole:
 @asynccontextmanager
 async def whole_world(program: Path, home: Path, names: NameServer, **options: str) -> AsyncIterator[Whole]:
     """A platform whose edge has its first snapshot; `options` are settings as text."""
+    https = edge_rig._listener()
+    port = https.getsockname()[1]
     async with AsyncExitStack() as stack:
         place = await stack.enter_async_context(ssh_world(
-            program, home, dns_resolver=names.setting, exec_rate="100000", **options,
+            program, home, dns_resolver=names.setting, exec_rate="100000", https_port=str(port), **options,
         ))
         place.base.clock.at = time.time()  # the edge has a clock of its own
         app = place.app
@@ -150,8 +152,6 @@ async def whole_world(program: Path, home: Path, names: NameServer, **options: s
             feed.serve(listening(home / "feed.sock")), serve_web(app, tokens, listening(home / "control.sock"), 30.0),
         ):
             stack.push_async_callback(_cancelled, asyncio.create_task(work))
-        https = edge_rig._listener()
-        port = https.getsockname()[1]
         process = await edge_rig._start(_settings(home, https, agent_port, port), https)
         stack.push_async_callback(edge_rig._end, process)
         await _connected(feed)
@@ -159,7 +159,9 @@ async def whole_world(program: Path, home: Path, names: NameServer, **options: s
 
 
 def _settings(home: Path, https: socket.socket, agent_port: int, port: int) -> EdgeSettings:
-    signer = Authority.make(SystemClock()).intermediate(DOMAIN)
+    authority = Authority.make(SystemClock())
+    signer = authority.intermediate(DOMAIN)
+    (home / "root.pem").write_bytes(authority.root_pem)
     return EdgeSettings(
         domain=DOMAIN, https_fds=[https.fileno()], control_socket=str(home / "control.sock"),
         feed_socket=str(home / "feed.sock"), ca_certificate=signer.certificate.decode(),
