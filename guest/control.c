@@ -21,10 +21,16 @@ void control_begin(int fd, int configured) {
     tell_configured = configured >= 0 ? configured : tell_configured;
 }
 
-/* A port whose host is gone is ready at once, and for nothing. */
+/* A port without a host is ready at once, and takes nothing. A host that has just come is noticed after its first words,
+   so its absence is believed only after a while. */
 static bool takes_more(void) {
-    struct pollfd fd = {port, POLLOUT, 0};
-    return poll(&fd, 1, SEND_MS) == 1 && fd.revents & POLLOUT;
+    for (int64_t until = now_ms(CLOCK_MONOTONIC) + SEND_MS; now_ms(CLOCK_MONOTONIC) < until;) {
+        struct pollfd fd = {port, POLLOUT, 0};
+        if (poll(&fd, 1, SEND_MS) == 1 && fd.revents & POLLOUT)
+            return true;
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
+    return false;
 }
 
 /* A host that takes nothing for two seconds loses the frame, and is out of step until its next sync. */

@@ -22,12 +22,14 @@ from tests.live.node import Node, running_node
 from tests.live.test_driver_live import says
 from ussycode.runtime.driver import Origin, OriginKind, Phase, Want
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
-from ussycode.runtime.drivers.qemu.template import STATE, Template
+from ussycode.runtime.drivers.qemu.template import NUMBER, STATE, Template
 from ussycode.runtime.drivers.qemu.templates import Limits
 from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.kernel import BootFiles
 from ussycode.runtime.net import taps
 from ussycode.runtime.privileged import processes
+from ussycode.runtime.privileged.protocol import Accel
+from ussycode.runtime.qcow2.writer import draw
 
 pytestmark = pytest.mark.timeout(300)
 ROOM = Limits(2048, ("debian-min", 1, 256))
@@ -267,6 +269,25 @@ async def test_old_templates_make_room_and_nothing_is_left_of_them(node: Node) -
     assert taps.leftover(instance) == []
     assert [*Path("/sys/fs/cgroup").glob(f"**/ussycode-{instance.slot}/vm-*")] == []
     await last.close()
+
+
+async def test_a_template_that_was_begun_when_control_died_goes_with_the_next_start(node: Node) -> None:
+    machine, layer, instance = "tpl_0123456789abcdef", "ab" * 16, node.instance
+    disk, folder = instance.layers / layer, instance.vm_data(machine)
+    disk.write_bytes(draw([], 1 << 30).tables)
+    folder.mkdir(mode=0o711)
+    for place in (disk, folder):
+        instance.give_to_control(place)
+    await node.helper.disk_own(machine, NUMBER, layer)
+    begun = await node.helper.spawn(
+        machine, NUMBER, 1, 256, "tiny", Accel.TCG, layer, template="cd" * 16, waits=True,
+    )
+    assert begun.running and len(memory_of_templates(node)) == 1
+    driver = await node.driver()
+    assert not Path(f"/proc/{begun.pid}").exists() and memory_of_templates(node) == []
+    for place in (instance.run / "vm", instance.data / "vms", instance.layers):
+        assert [*place.iterdir()] == [], place
+    await driver.close()
 
 
 @pytest.mark.timeout(900)  # the image may have to be built first
