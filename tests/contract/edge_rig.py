@@ -36,6 +36,8 @@ from ussycode.wire.edge import (
     Question,
     Snapshot,
     Up,
+    Visitor,
+    Visitors,
     Wake,
     Woken,
 )
@@ -75,6 +77,8 @@ class Feed:
         self.connections = 0
         self.tokens: dict[tuple[str, str], EdgeToken] = {}
         self.asked: list[str] = []
+        self.visitors: list[Visitor] = []
+        """What the edge told of visitors."""
         self.wakes = vm("none")
         self._before: list[asyncio.StreamWriter] = []
         self._acked = asyncio.Condition()
@@ -95,6 +99,9 @@ class Feed:
             while True:
                 (size,) = struct.unpack(">I", await reader.readexactly(4))
                 message = msgspec.msgpack.decode(await reader.readexactly(size), type=Up)
+                if isinstance(message, Visitors):
+                    self.visitors += message.visitors
+                    continue
                 if not isinstance(message, Ack):
                     self.answer(message)
                     continue

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from tests.contract.edge_corpus.attack import HOST, Attack
+from tests.contract.edge_corpus.attack import AFTER, HOST, Attack
 from tests.contract.edge_corpus.recorder import Recorder
-from tests.contract.edge_corpus.requests import ATTACKS
-from tests.contract.edge_rig import BOB, Rig, running_edge, vm
+from tests.contract.edge_corpus.requests import ATTACKS, CHUNK, ENCODINGS, LENGTH_AND_CHUNKS, LENGTHS, LINES
+from tests.contract.edge_rig import BOB, Client, Rig, running_edge, vm
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LONGEST = 20.0
@@ -48,8 +48,12 @@ def renamed(raw: bytes, name: str) -> bytes:
 
 
 async def run(rig: Rig, attack: Attack, name: str, app: Recorder) -> Came:
-    client = await rig.connect(f"{name}.localhost")
-    await client.send(renamed(attack.bytes, name))
+    return await throw(await rig.connect(f"{name}.localhost"), attack.bytes, name, app)
+
+
+async def throw(client: Client, raw: bytes, name: str, app: Recorder) -> Came:
+    """One attack on one connection, and what comes of it."""
+    await client.send(renamed(raw, name))
     out = b""
     with suppress(TimeoutError, ConnectionError):  # whoever never hears the end has too few answers
         async with asyncio.timeout(LONGEST):
@@ -74,11 +78,15 @@ async def field(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Field
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: a.name.encode("unicode_escape").decode())
 async def test_one_in_one_out(field: Field, attack: Attack) -> None:
-    came = field.came[attack.name]
-    assert came.answers[:1] == [attack.status]
+    require(attack, field.came[attack.name])
+
+
+def require(attack: Attack, came: Came) -> None:
+    """What came of an attack is what must come of it."""
+    assert came.answers[:1] == [attack.status], attack.name
     assert len(came.answers) == attack.answers + (not attack.ends)
     read = came.app.read()
-    assert len(read) == attack.reaches + (not attack.ends), read
+    assert len(read) == attack.reaches + (not attack.ends), (attack.name, read)
     assert [target for _, target, _ in read if target == "/smuggled"] == []
     if attack.reaches:
         assert read[0][2] == renamed(attack.body, came.name)
@@ -87,6 +95,30 @@ async def test_one_in_one_out(field: Field, attack: Attack) -> None:
     heads = came.app.heads
     assert [h for h in attack.has if renamed(h, came.name) not in heads] == []
     assert [n for n in attack.lacks if n in heads] == []
+
+
+TOLD = b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\n"
+"""What a front says of a visitor; its own lines come first, whatever else it passes on."""
+BEHIND = (*LENGTH_AND_CHUNKS, *ENCODINGS, *LENGTHS, *CHUNK, *LINES)
+
+
+async def test_the_front_s_socket_reads_as_strictly(field: Field) -> None:
+    """A terminator that is more careless than we are passes all of this on, over connections that visitors share."""
+
+    apps = [Recorder() for _ in BEHIND]
+    for number, app in enumerate(apps):
+        await field.rig.app(vm(f"f{number:03}", public_ports=(8000,)), serve=app.serve)
+
+    async def one(number: int, attack: Attack) -> Came:
+        raw = attack.raw.replace(b"\r\n", b"\r\n" + TOLD, 1) + attack.bytes[len(attack.raw) :]
+        if not attack.ends:
+            raw = raw.removesuffix(AFTER.encode()) + AFTER.encode().replace(b"\r\n", b"\r\n" + TOLD, 1)
+        client = Client(*await asyncio.open_unix_connection(field.rig.folder / "front.sock"))
+        return await throw(client, raw, f"f{number:03}", apps[number])
+
+    came = await asyncio.gather(*(one(n, a) for n, a in enumerate(BEHIND)))
+    for attack, what in zip(BEHIND, came, strict=True):
+        require(attack, what)
 
 
 async def test_no_attack_reached_the_private_vm(field: Field) -> None:
