@@ -7,7 +7,7 @@ import enum
 from typing import cast
 
 from ussycode.doors.edge import pages
-from ussycode.doors.edge.edge import MAX_CONNECTIONS, Edge
+from ussycode.doors.edge.edge import ARRIVAL, MAX_CONNECTIONS, Edge
 from ussycode.doors.edge.fields import Refused
 from ussycode.doors.edge.framing import Framing
 from ussycode.doors.edge.head import BARE_LF, MAX_HEAD
@@ -73,6 +73,7 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
     def __init__(self, edge: Edge) -> None:
         self.deadline = NEVER
         self._edge = edge
+        edge.arriving[self] = edge.deadlines.now + ARRIVAL
         self._phase = HEAD
         self._buffer = b""
         self._partial = True
@@ -115,6 +116,7 @@ class Connection(asyncio.BufferedProtocol, abc.ABC):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a request head. One connection too many hears why, unless even that is too much."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
+        self._edge.arriving.pop(self, None)
         peer = transport.get_extra_info("peername")
         self._address = peer[0].encode() if isinstance(peer, tuple) else b""
         members = self._edge.deadlines.members

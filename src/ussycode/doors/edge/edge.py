@@ -24,6 +24,8 @@ from ussycode.doors.edge.visitorlog import EVERY, VisitorLog
 MAX_CONNECTIONS = 8192
 """Visitors connected to one process at a time; further ones are told so."""
 
+ARRIVAL = 12.0
+"""Seconds after which a handshake is over, one way or the other: a little more than it may take."""
 READ_SIZE = 256 * 1024
 """Bytes taken from a connection at a time."""
 
@@ -52,6 +54,8 @@ class Edge:
         """Header line that every response carries while control is unreachable."""
         self.read_buffer = memoryview(bytearray(READ_SIZE))
         self.draining = False
+        self.arriving: dict[object, float] = {}
+        """Connections whose handshake is under way, oldest first, each with the moment by which it is over."""
         self.informed = asyncio.Event()
         """The first snapshot has come."""
         self._ticks = 0
@@ -80,6 +84,8 @@ class Edge:
     def tick(self) -> None:
         """Once a second: deadlines, idle connections, sessions that have expired."""
         now = self.deadlines.tick()
+        while self.arriving and next(iter(self.arriving.values())) <= now:
+            del self.arriving[next(iter(self.arriving))]  # nobody is told when a handshake fails
         self.verdicts.tick(now)
         self.platform.prune(now)
         self._ticks += 1

@@ -182,9 +182,13 @@ async def _flush(log: AccessLog) -> None:
 
 
 async def _until_empty(edge: Edge, seconds: float, hurry: asyncio.Event | None = None) -> None:
-    """Wait until nobody is connected any more, `seconds` at most, or until there is a hurry."""
+    """Wait until nobody is connected any more, `seconds` at most, or until there is a hurry.
+
+    Where there may be one, there is time for those whose handshake is under way as well.
+    """
     for _ in range(int(seconds / LOOK_EVERY)):
-        if not edge.deadlines.members or (hurry is not None and hurry.is_set()):
+        arriving = hurry is not None and bool(edge.arriving)
+        if not (edge.deadlines.members or arriving) or (hurry is not None and hurry.is_set()):
             return
         await asyncio.sleep(LOOK_EVERY)
 
