@@ -225,7 +225,9 @@ class Helper:
 
     def _life(self, wanted: Spawn) -> Life:
         threads = THREADS + wanted.vcpus
-        memory = (wanted.memory_mib + OVERHEAD_MIB) << 20
+        # A page that a template never had is made in its memory too by the copy that touches it first, and charged to that.
+        shared = wanted.memory_mib if wanted.incoming and wanted.template is not None else 0
+        memory = (wanted.memory_mib + shared + OVERHEAD_MIB) << 20
         disk = cgroups.disk_under(self.instance.data)
         shares = TEMPLATE_SHARES if self.instance.is_template(wanted.number) else 100 * wanted.vcpus
         limits = Limits(memory, threads, shares, wanted.vcpus, disk)
