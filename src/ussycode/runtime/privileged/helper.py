@@ -225,7 +225,7 @@ class Helper:
 
     def _life(self, wanted: Spawn) -> Life:
         threads = THREADS + wanted.vcpus
-        # A page that a template never had is made in its memory too by the copy that touches it first, and charged to that.
+        # A page that a template never had is made there too by the copy that touches it first, and charged to it.
         shared = wanted.memory_mib if wanted.incoming and wanted.template is not None else 0
         memory = (wanted.memory_mib + shared + OVERHEAD_MIB) << 20
         disk = cgroups.disk_under(self.instance.data)
