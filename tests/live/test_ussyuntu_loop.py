@@ -1,13 +1,17 @@
 """The default image behind the real platform: systemd, its own sshd for ProxyJump, variables in services."""
 from __future__ import annotations
 
+import json
 import os
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.live.rig import Platform, free_ports, platform, until
+from tests.live.rig import Done, Platform, free_ports, platform, until
+from tests.live.test_guide import GUIDE
 from ussycode.runtime.images.store import Image
 
 pytestmark = pytest.mark.timeout(300)
@@ -51,6 +55,41 @@ def test_a_fresh_machine_holds_to_its_contract(place: Platform) -> None:
     assert "42" in place.ssh("box@localhost", f"{made} && go run . 2>&1", seconds=200).out
     made = "node -p 6*7; uv venv -q ~/v && ~/v/bin/python -c 'print(6*7)'; npm -v >/dev/null && echo npm"
     assert place.ssh("box@localhost", made, seconds=120).out == "42\n42\nnpm\n"
+
+
+def test_git_clones_and_pushes_over_https_with_a_token(place: Platform, tmp_path: Path) -> None:
+    """The token is git's password; the app behind reads who it was and what the token says, but never the token."""
+    server = (Path(__file__).parent / "git_server.py").read_bytes()
+    made = "cat > git_server.py; git init -q --bare srv/repo.git; git -C srv/repo.git config http.receivepack true; " \
+           "setsid -f python3 git_server.py >/dev/null 2>&1"
+    assert place.ssh("box@localhost", made, stdin=server).status == 0
+    until(lambda: ":1F40 " in place.ssh("box@localhost", "cat /proc/net/tcp").out, 30, "a server on port 8000")
+    context = '{"role":"ci", "n":[1, 2.50],"a":"\\u00e4"}'
+    said = f'{{"ctx":{context},"exp":{int(time.time()) + 600}}}'
+    key = place.person("admin") / "key"
+    helper = (sys.executable, str(GUIDE / "ussycode_token.py"), str(key), "box.localhost", said)
+    token = place.program(*helper).out.strip()
+    url = place.url("box.localhost", "/cgi-bin/git/repo.git").replace("https://", f"https://x:{token}@")
+    work, names = str(tmp_path / "work"), ("-c", "user.name=a", "-c", "user.email=a@example.org")
+
+    def git(*words: str) -> Done:
+        return place.program("env", f"GIT_SSL_CAINFO={place.home / 'root.pem'}", "GIT_TERMINAL_PROMPT=0", "git", *words)
+
+    for words in (("clone", "-q", url, work), ("-C", work, *names, "commit", "-q", "--allow-empty", "-m", "one"),
+                  ("-C", work, "push", "-q", "origin", "HEAD:main")):
+        done = git(*words)
+        assert done.status == 0, (words, done.err)
+    assert place.ssh("box@localhost", "git -C srv/repo.git log --format=%s main").out == "one\n"
+    seen = [dict((k.lower(), v) for k, v in json.loads(line)) for line in
+            place.ssh("box@localhost", "cat seen").out.splitlines()]
+    assert len(seen) >= 3 and not [s for s in seen if "authorization" in s or token in json.dumps(s)]
+    assert {s["x-ussycode-token-ctx"] for s in seen} == {s["x-exedev-token-ctx"] for s in seen} == {context}
+    who = json.loads(place.lobby("whoami", "--json").out)["user_id"]
+    assert {s["x-ussycode-userid"] for s in seen} == {who}
+    bare = git("ls-remote", place.url("box.localhost", "/cgi-bin/git/repo.git"))
+    assert bare.status != 0 and "terminal prompts disabled" in bare.err, "git was told that it may send a password"
+    wrong = git("ls-remote", url.replace(token, token[:-6] + "AAAAAA"))
+    assert wrong.status != 0
 
 
 def test_the_root_is_as_large_as_was_asked(place: Platform) -> None:
