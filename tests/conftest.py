@@ -1,6 +1,7 @@
 """Options of the whole suite, what all of it shares, and what runs beside what when it has two processes."""
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from tests.name_server import NameServer, name_server
 HERE = Path(__file__).parent
 GUESTS = frozenset({"live", "conformance"})
 """Folders whose tests boot guests: those share a host and stand in line, in one process."""
+
+
+def pytest_configure() -> None:
+    # Started in the background by a shell, the suite would hand down an ignored SIGINT, and no test could interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -43,10 +43,11 @@ class Udp(asyncio.DatagramProtocol):
         if len(d) < 100: self.t.sendto(("you are " + who[0]).encode(), who)
 async def main():
     loop = asyncio.get_running_loop()
-    for link in json.loads(subprocess.check_output(["ip", "-j", "addr"])):
-        for info in link["addr_info"]:
-            if info["scope"] != "link":  # each its own socket, so that the answer comes from the address asked
-                await loop.create_datagram_endpoint(Udp, (info["local"], {PORT}))
+    links = json.loads(subprocess.check_output(["ip", "-j", "addr"]))
+    found = [info for link in links for info in link["addr_info"]]
+    # Each its own socket, so that the answer comes from the address asked; taps of all VMs share one.
+    for address in {{info["local"] for info in found if info["scope"] != "link"}}:
+        await loop.create_datagram_endpoint(Udp, (address, {PORT}))
     s = await asyncio.start_server(tell, ["0.0.0.0", "::"], {PORT}, backlog=1000)
     print("ready", flush=True)
     await s.serve_forever()
