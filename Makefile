@@ -7,9 +7,6 @@ APT_RUN := gcc libc6-dev linux-libc-dev musl-tools binutils qemu-system-x86 qemu
 APT_TEST := fdisk xfsprogs btrfs-progs runc curl rsync git procps chromium libnss3-tools nodejs docker-registry bind9-libs haproxy pebble zsh fish
 APT_BENCH := wrk
 
-# One process runs what boots guests, another the rest meanwhile; see tests/conftest.py.
-SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
-
 .PHONY: help setup setup-front setup-test up test check golden docs bench nightly fuzz
 help:
 	@echo "make up      set up what is missing and run the platform (needs root; uses sudo)"
@@ -47,7 +44,7 @@ up: setup
 
 test: setup-test check
 	$(SUDO) $(BIN)/python -m tests.live.prepare
-	$(SUDO) $(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	$(SUDO) $(BIN)/python -m pytest
 
 check: setup-test
 	$(BIN)/ruff check src tests bench

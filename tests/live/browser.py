@@ -39,6 +39,8 @@ class Tab:
             if said.get("method") == "Log.entryAdded":
                 self.complaints.append(said["params"]["entry"]["text"])
             if said.get("id") == self.number:
+                if said.get("error", {}).get("message") == "Inspected target navigated or closed":
+                    return {"result": {}}  # asked of a page that was just left: no answer, as of one not there yet
                 assert "error" not in said, said
                 result: dict[str, Any] = said["result"]
                 return result

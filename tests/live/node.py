@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -63,9 +64,10 @@ class Node:
             kwargs={"containers": True, "policy": self.policy, "shown": (self.images.root,)},
         )
         self.process.start()
-        while not self.instance.helper_socket.exists():
-            assert self.process.is_alive(), "the helper did not start"
-            self.process.join(0.01)
+        with socket.socket(socket.AF_UNIX) as probe:
+            while probe.connect_ex(str(self.instance.helper_socket)):  # the file is there before anybody listens
+                assert self.process.is_alive(), "the helper did not start"
+                self.process.join(0.01)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ import subprocess
 import time
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,8 +76,11 @@ async def templates(driver: QemuDriver, count: int = 1, seconds: float = 60) -> 
 
 def memory_of_templates(node: Node) -> list[Path]:
     """The helper's descriptors of templates' memory."""
-    place = Path(f"/proc/{node.process.pid}/fd")
-    return [fd for fd in place.iterdir() if "ussycode-template" in str(fd.readlink())]
+    found = []
+    for fd in Path(f"/proc/{node.process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it closes others meanwhile
+            found += [fd] if "ussycode-template" in str(fd.readlink()) else []
+    return found
 
 
 def digest(path: Path) -> str:

@@ -189,7 +189,7 @@ def test_a_failed_build_leaves_nothing_and_says_why(
     with pytest.raises(Failure) as failed:
         store.build("debian-min", lambda stage, done: stages.append(stage))
     assert failed.value.sentence == "mmdebstrap failed: E: the archive does not answer"
-    assert stages == ["reading the package lists"]
+    assert stages == ["fetching tools", "reading the package lists"]
     assert store.list() == []
     assert [path.name for path in store.root.iterdir()] == ["build.lock"]
 
