@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from ussycode.runtime.images.reference import parse
 from ussycode.runtime.images.registry import Registries
 from ussycode.runtime.images.registry_auth import Credentials
 from ussycode.runtime.images.store import Image, ImageStore
+from ussycode.runtime.images.unpack import UNPACK_SECONDS
+from ussycode.runtime.images.uploads import MAX_UPLOADS_OF_ONE, Upload, Uploads
 
 APP = layer({"bin/app": (b"#!", 0o755), "etc/conf": b"x"})
 TOP = layer({"etc/.wh.conf": b"", "srv/page": b"hello"})
@@ -42,11 +45,13 @@ def puller(store: ImageStore, *hosts: str) -> Puller:
     return Puller(store, Registries(trusted=frozenset(hosts)), SystemClock())
 
 
-async def pulled(by: Puller, name: str, credentials: Credentials | None = None, owner: str = "usr_a") -> Image:
+async def pulled(
+    by: Puller, name: str, credentials: Credentials | None = None, owner: str = "usr_a", shown: list[str] | None = None,
+) -> Image:
     async def show(line: str) -> None:
-        shown.append(line)
+        lines.append(line)
 
-    shown: list[str] = []
+    lines = shown if shown is not None else []
     return await by.pull(Pull(parse(name), owner, credentials), show)
 
 
@@ -150,6 +155,83 @@ async def test_private_places_are_asked_only_when_the_operator_says_so(
     with pytest.raises(Failure) as refused:
         await pulled(puller(store, *hosts), name)
     assert refused.value.error.code in ("image.registry_forbidden", "image.registry_unreachable")
+
+
+async def test_who_waits_reads_how_many_bytes_have_come(open_registry: RegistryRig, store: ImageStore) -> None:
+    open_registry.push("big", [layer({"big": bytes(range(256)) * 8192})], {}, pack=bytes)
+    shown: list[str] = []
+    await pulled(puller(store, open_registry.host), f"{open_registry.host}/big", shown=shown)
+    assert shown[:2] == [f"asking {open_registry.host}", "downloading 0.0 of 2.1 MB"]
+    assert pulling._Work("usr_a", 2_100_000, 1_050_000).line == "downloading 1.1 of 2.1 MB"
+
+
+async def test_a_registry_that_stalls_keeps_nobody_else_waiting(open_registry: RegistryRig, store: ImageStore) -> None:
+    """One account's downloads hang and its images take for ever to unpack; another's pull goes through."""
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    asked = asyncio.Event()
+    open_registry.push("quick", [APP], {})
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as stalls:
+        place = "127.0.0.1:{}".format(stalls.sockets[0].getsockname()[1])
+        by = puller(store, open_registry.host, place)
+        hanging = [asyncio.create_task(pulled(by, f"{place}/x")) for _ in range(pulling.MAX_PULLS_OF_ONE)]
+        await asked.wait()
+        for _ in hanging:
+            await by._unpacking.acquire()
+        assert await pulled(by, f"{open_registry.host}/quick", owner="usr_b")
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
+
+
+async def test_an_image_that_takes_too_long_to_unpack_is_ended(
+    open_registry: RegistryRig, store: ImageStore, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert [pulling.unpack_seconds(size << 20) for size in (0, 100, 1 << 20)] == [120, 320, UNPACK_SECONDS]
+    monkeypatch.setattr(pulling, "UNPACK_SECONDS", 0.01)
+    open_registry.push("slow", [APP], {})
+    with pytest.raises(Failure, match=r"unpacking it took longer than 0 s"):
+        await pulled(puller(store, open_registry.host), f"{open_registry.host}/slow")
+    assert list(store.pulled.iterdir()) == []
+
+
+async def test_a_pull_that_cannot_fit_is_refused_with_both_numbers(
+    open_registry: RegistryRig, store: ImageStore, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pulling, "RESERVE", 1 << 60)
+    open_registry.push("large", [APP], {})
+    with pytest.raises(Failure, match=rf"needs {1 << 40} MiB of disk, and the host has \d+ MiB"):
+        await pulled(puller(store, open_registry.host), f"{open_registry.host}/large")
+    assert list(store.pulled.iterdir()) == []
+
+
+async def test_files_that_are_hard_to_read_keep_nobody_else_waiting(store: ImageStore) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield APP
+
+    async def show(_: str) -> None:
+        """Nobody looks."""
+
+    uploads = Uploads(store, SystemClock())
+    for _ in range(MAX_UPLOADS_OF_ONE):
+        await uploads._reading.acquire()  # another account's
+    assert (await uploads.take(Upload("usr_b", "mine", 1 << 30, chunks()), show)).disk.exists()
+
+
+async def test_images_that_nobody_uses_go_when_the_cache_is_full(open_registry: RegistryRig, store: ImageStore) -> None:
+    by, kept = puller(store, open_registry.host), []
+    for number in range(4):
+        open_registry.push(f"many{number}", [layer({"n": str(number).encode()})], {})
+        kept.append(await pulled(by, f"{open_registry.host}/many{number}"))
+        os.utime(kept[-1].disk.parent / "image.json", (number, number))
+    assert (await pulled(by, f"{open_registry.host}/many0")).digest == kept[0].digest, "which makes it wanted again"
+    size = kept[0].disk.stat().st_blocks * 512
+    assert store.evict(frozenset({kept[1].name}), most=size * 5) == []
+    assert store.evict(frozenset({kept[1].name}), most=1) == [kept[2].name, kept[3].name]
+    assert [store.find(image.name) is not None for image in kept] == [True, True, False, False]
 
 
 async def test_one_account_cannot_take_every_place(

@@ -4,13 +4,15 @@ from __future__ import annotations
 import hashlib
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ussycode.base.errors import Failure
-from ussycode.runtime.images.manifest import Descriptor
+from ussycode.runtime.images import registry as client
+from ussycode.runtime.images.manifest import MAX_MANIFEST, Descriptor
 from ussycode.runtime.images.reference import parse
 from ussycode.runtime.images.registry import Registries
 from ussycode.runtime.images.registry_auth import Credentials
@@ -66,6 +68,27 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def circle(self, asked: dict[str, str]) -> None:
         self.send(302, b"", ("Location", self.path))
 
+    def huge(self, asked: dict[str, str]) -> None:
+        self.send(200, b" " * (MAX_MANIFEST + 1))
+
+    def drips(self, asked: dict[str, str]) -> None:
+        """A byte now and then, so that the silence between two is never long."""
+        self.send_response(200)
+        self.end_headers()
+        try:
+            for _ in range(1000):
+                self.wfile.write(b" ")
+                time.sleep(0.02)
+        except OSError:
+            self.close_connection = True
+
+    def tokens(self, asked: dict[str, str]) -> None:
+        """Sends everybody to a token server (itself) whose token has no end."""
+        if self.path.startswith("/token"):
+            self.send(200, b'{"token": "' + b"x" * (client.MAX_TOKEN + 1) + b'"}')
+        else:
+            self.send(401, b"", ("WWW-Authenticate", f'Bearer realm="http://{self.server.host}/token",service="x"'))
+
     def send(self, status: int, body: bytes, *headers: tuple[str, str], cut: bool = False) -> None:
         self.send_response(status)
         for name, value in headers:
@@ -97,8 +120,10 @@ def serve() -> Iterator[object]:
 
 async def fetched(server: Server, to: Path, *trusted: str, given: Credentials | None = None) -> bytes:
     rules = Registries(trusted=frozenset({server.host, *trusted}))
+    told: list[int] = []
     async with rules.open(parse(f"{server.host}/app"), given) as registry:
-        await registry.download(Descriptor(DIGEST, len(BLOB)), to, lambda _: None)
+        await registry.download(Descriptor(DIGEST, len(BLOB)), to, told.append)
+    assert sum(told) == len(BLOB), "what is told while it goes on is what has arrived"
     return to.read_bytes()
 
 
@@ -114,6 +139,20 @@ async def test_a_broken_download_goes_on_where_it_broke(serve: object, tmp_path:
 async def test_what_was_not_promised_is_refused(serve: object, tmp_path: Path, mode: str) -> None:
     with pytest.raises(Failure, match=r"something else than what it promised|redirects without end"):
         await fetched(serve(mode), tmp_path / "blob")  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("mode", "why"), [
+    ("huge", "something else than what it promised"), ("tokens", "something else than what it promised"),
+    ("drips", "it takes too long to answer"),
+])
+async def test_a_manifest_has_a_bound_in_bytes_and_in_time(
+    serve: object, monkeypatch: pytest.MonkeyPatch, mode: str, why: str,
+) -> None:
+    monkeypatch.setattr(client, "SMALL_SECONDS", 1.0)
+    server = serve(mode)  # type: ignore[operator]
+    async with Registries(trusted=frozenset({server.host})).open(parse(f"{server.host}/app")) as registry:
+        with pytest.raises(Failure, match=why):
+            await registry.manifest()
 
 
 async def test_credentials_stay_with_the_registry_that_asked(serve: object, tmp_path: Path) -> None:

@@ -17,6 +17,10 @@ from ussycode.runtime.images.layers import Blobs, Budget, read_layer
 from ussycode.runtime.images.tree import Entry, Node, Tree, folder
 
 
+NET_RAW = "\x01\x00\x00\x02\x00\x20" + "\x00" * 14
+"""What `setcap cap_net_raw=ep` writes."""
+
+
 def member(
     name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "", **more: object,
 ) -> tarfile.TarInfo:
@@ -38,6 +42,10 @@ def tarred(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
 
 def layer(*members: tarfile.TarInfo | tuple[tarfile.TarInfo, bytes]) -> bytes:
     return tarred(*(m if isinstance(m, tuple) else (m, b"") for m in members))
+
+
+def zstd(data: bytes) -> bytes:
+    return subprocess.run(["zstd", "-cq"], input=data, capture_output=True, check=True).stdout
 
 
 class Bench:
@@ -100,8 +108,12 @@ def test_symlinked_folders_are_followed_inside_the_tree_only(bench: Bench) -> No
     layer(member("/".join("d" * 200))), layer(member("n" * 300)), layer(member("x" + "/y" * 1600)),
     layer(member(".wh...")), layer(member(".wh.")), layer(member("x", uid=1 << 40)), layer(member("x", uid=-5)),
     b"not a tar at all" * 100, layer((member("x", b"y" * 5000), b"y" * 5000))[:2000],
-    gzip.compress(layer(member("x")))[:-9],
-], ids=range(19))
+    gzip.compress(layer(member("x")))[:-9], zstd(layer((member("x", b"y" * 5000), b"y" * 5000)))[:-9],
+    zstd(layer(member("x"))) + b"trailing noise",
+    layer(member("x", pax_headers={f"SCHILY.xattr.user.{n}": "v" for n in range(40)})),
+    layer(member("x", pax_headers={"SCHILY.xattr.user.k": "v" * 3000})),
+    layer(member("d", kind=tarfile.CHRTYPE, devmajor=1 << 13)),
+], ids=range(24))
 def test_a_hostile_layer_is_refused_with_a_sentence(bench: Bench, bad: bytes) -> None:
     with pytest.raises(Failure) as refused:
         bench.tree(bad)
@@ -113,8 +125,9 @@ def test_too_many_files_and_bombs_are_ended(bench: Bench) -> None:
     with pytest.raises(Failure, match="too many files"):
         bench.tree(layer(*(member(f"f{n}") for n in range(11))))
     bench.budget = Budget(unpacked=1 << 20)
-    with pytest.raises(Failure, match="unpacks to more"):
-        bench.tree(gzip.compress(tarred((member("zeros", b"\0" * (4 << 20)), b"\0" * (4 << 20)))))
+    for pack in (gzip.compress, zstd):
+        with pytest.raises(Failure, match="unpacks to more"):
+            bench.tree(pack(tarred((member("zeros", b"\0" * (4 << 20)), b"\0" * (4 << 20)))))
 
 
 def test_damaged_layers_never_do_more_than_fail(bench: Bench) -> None:
@@ -136,8 +149,7 @@ def test_damaged_layers_never_do_more_than_fail(bench: Bench) -> None:
     assert set(bench.folder.parent.iterdir()) == before
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, lambda data: subprocess.run(
-    ["zstd", "-cq"], input=data, capture_output=True, check=True).stdout, bytes])
+@pytest.mark.parametrize("pack", [gzip.compress, zstd, bytes])
 def test_layers_come_packed_or_plain(bench: Bench, pack: object) -> None:
     assert paths(bench.tree(pack(layer(member("a"))))) == ["/a"]  # type: ignore[operator]
 
@@ -151,7 +163,8 @@ def test_the_disk_holds_owners_modes_links_devices_attributes_and_strange_names(
         member("home/me", kind=tarfile.DIRTYPE, uid=70_000, gid=1000, mode=0o700),
         member("null", kind=tarfile.CHRTYPE, devmajor=1, devminor=3), member("pipe", kind=tarfile.FIFOTYPE),
         member("lost+found", kind=tarfile.DIRTYPE, mode=0o700),
-        member("cap", pax_headers={"SCHILY.xattr.user.note": "hé llo", "SCHILY.xattr.trusted.overlay.opaque": "y"}),
+        member("cap", pax_headers={"SCHILY.xattr.user.note": "hé llo", "SCHILY.xattr.trusted.overlay.opaque": "y",
+                                   "SCHILY.xattr.security.capability": NET_RAW}),
         *(member(f"odd/{name}") for name in strange),
     ))
     out = bench.folder / "disk.raw"
@@ -162,7 +175,9 @@ def test_the_disk_holds_owners_modes_links_devices_attributes_and_strange_names(
     assert "User: 70000   Group:  1000" in me and "0700" in me
     assert "character special" in bench.asked(out, "stat /null") and "FIFO" in bench.asked(out, "stat /pipe")
     assert "bin/" + "s" * 100 in bench.asked(out, "stat /sh") + bench.asked(out, "cat /sh")
-    assert "trusted" not in bench.asked(out, "ea_list /cap") and "user.note" in bench.asked(out, "ea_list /cap")
+    kept = bench.asked(out, "ea_list /cap")
+    assert "trusted" not in kept and "user.note" in kept
+    assert NET_RAW.encode().hex() in bench.asked(out, "ea_get -x /cap security.capability").replace(" ", "")
     listed = bench.asked(out, "ls -p /odd")
     assert all(f"/{name}/" in listed for name in strange)
 

@@ -20,13 +20,17 @@ from ussycode.runtime.images.reference import Reference
 from ussycode.runtime.images.registry import Registries
 from ussycode.runtime.images.registry_auth import Credentials
 from ussycode.runtime.images.store import Image, ImageStore, dump, key
+from ussycode.runtime.images.tree import BAD_LAYER
 from ussycode.runtime.publish import SCRATCH, publish
 
 MAX_PULLS = 16
 """Downloads at once; a slow registry holds one place of many."""
 MAX_PULLS_OF_ONE = 2
 """Downloads at once of one account."""
-MAX_UNPACKING = 1
+MAX_UNPACKING = MAX_PULLS_OF_ONE + 1
+"""Images unpacked at once: more than one account can have, so that a hostile image keeps nobody else waiting."""
+UNPACK_SECONDS, UNPACK_SECONDS_PER_MIB = 120.0, 2.0
+"""Time to unpack an image, and more of it for each packed MiB; a small image that takes long is meant to."""
 PULL_SECONDS = 3600.0
 SHOW_SECONDS = 0.5
 RESERVE = 1 << 30
@@ -147,7 +151,8 @@ class Puller:
                     work.stage = "waiting to unpack"
                     async with self._unpacking:
                         work.stage = "unpacking"
-                        size = await _unpacked(place, unpack.Job(_diff_ids(name, runs, manifest)))
+                        job = unpack.Job(_diff_ids(name, runs, manifest))
+                        size = await _unpacked(place, job, unpack_seconds(manifest.size))
                     return await asyncio.to_thread(self._publish, place, name, runs, size)
         except TimeoutError:
             raise PULL_TOO_SLOW(name=name, minutes=int(PULL_SECONDS // 60)) from None
@@ -209,16 +214,24 @@ async def _watched(work: _Work, show: Show) -> Image:
     return work.task.result()
 
 
-async def _unpacked(place: Path, job: unpack.Job) -> int:
-    """Run the unpacking process to its end; it ends with us when we are cancelled."""
-    await finished(unpack.start(place, job))
+def unpack_seconds(packed: int) -> float:
+    """How long unpacking so many packed bytes may take."""
+    return min(unpack.UNPACK_SECONDS, UNPACK_SECONDS + UNPACK_SECONDS_PER_MIB * (packed >> 20))
+
+
+async def _unpacked(place: Path, job: unpack.Job, seconds: float) -> int:
+    """Run the unpacking process to its end; it ends with us when we are cancelled. Raises BAD_LAYER."""
+    try:
+        await finished(unpack.start(place, job), seconds)
+    except TimeoutError:
+        raise BAD_LAYER(why=f"unpacking it took longer than {seconds:.0f} s") from None
     return unpack.result(place)
 
 
-async def finished(process: subprocess.Popen[bytes]) -> None:
+async def finished(process: subprocess.Popen[bytes], seconds: float = unpack.UNPACK_SECONDS) -> None:
     """Wait for a process behind walls; it ends with us when we are cancelled. Raises TimeoutError."""
     try:
-        async with asyncio.timeout(unpack.UNPACK_SECONDS):
+        async with asyncio.timeout(seconds):
             await asyncio.to_thread(process.wait)
     finally:
         walled.end(process)

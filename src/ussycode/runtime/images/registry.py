@@ -25,6 +25,8 @@ from ussycode.runtime.images.registry_auth import Challenge, Credentials, challe
 
 CONNECT_SECONDS, SILENT_SECONDS = 10.0, 30.0
 """Time for a connection, and time between two bytes."""
+SMALL_SECONDS = 60.0
+"""Time for a whole manifest or configuration, with all that is asked on the way: a byte now and then is no answer."""
 MAX_REDIRECTS = 5
 ATTEMPTS = 5
 """Times that one blob is asked for, each going on where the last one broke."""
@@ -210,7 +212,7 @@ class Registry:
 
     async def _small(self, path: str, accept: str) -> bytes:
         try:
-            async with self._asked(path, {"Accept": accept}) as response:
+            async with asyncio.timeout(SMALL_SECONDS), self._asked(path, {"Accept": accept}) as response:
                 return await self._bounded(response, MAX_MANIFEST)
         except (aiohttp.ClientError, TimeoutError, OSError) as wrong:
             raise self._unreachable(wrong) from None
@@ -275,7 +277,7 @@ class Registry:
         return "Bearer " + _token(self.reference, data)
 
     def _unreachable(self, wrong: BaseException) -> Exception:
-        why = "it is silent" if isinstance(wrong, TimeoutError) else _why(wrong)
+        why = "it takes too long to answer" if isinstance(wrong, TimeoutError) else _why(wrong)
         return UNREACHABLE(registry=self.reference.registry, why=why)
 
 

@@ -69,7 +69,8 @@ class Uploads:
     store: ImageStore
     clock: Clock
     _busy: Counter[str] = field(default_factory=Counter)
-    _reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    _reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_UPLOADS_OF_ONE + 1))
+    """More places than one account can have, so that a hostile file keeps nobody else waiting."""
 
     async def take(self, upload: Upload, show: Show) -> Image:
         """The private image of what was sent.
@@ -114,7 +115,10 @@ class Uploads:
         await show("reading it")
         (place / "job").write_bytes(msgspec.json.encode(intake.Job(upload.limit)))
         async with self._reading:
-            await pull.finished(walled.start("intake", place))
+            try:
+                await pull.finished(walled.start("intake", place))
+            except TimeoutError:
+                raise intake.NO_DISK(why="reading it took more than is allowed") from None
         taken = intake.result(place)
         return await asyncio.to_thread(
             pull.keep, self.store, place, name, _runs(upload.name, taken), taken.size, self.clock.now(),
