@@ -1,6 +1,7 @@
 /* configure: make this machine the VM it is told to be. Every step may be repeated. */
 #include "ussy.h"
 #include <ctype.h>
+#include <dirent.h>
 #include <linux/fs.h>
 #include <linux/random.h>
 #include <sys/ioctl.h>
@@ -38,7 +39,8 @@ static char *rooted(char *to, const char *path) {
 bool replace_file(const char *path, mode_t mode, const char *data, size_t len) {
     char name[256], part[264];
     snprintf(part, sizeof part, "%s.ussy~", rooted(name, path));
-    int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode);
+    unlink(part); /* whatever lies there: to open a pipe would take for ever */
+    int fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
     if (fd < 0)
         return false;
     bool good = write_whole(fd, data, len) && !fchmod(fd, mode);
@@ -109,10 +111,14 @@ static bool set_host_name(const char *host) {
     return replace_file("/etc/hostname", 0644, line, len) && set_hosts(host) && named;
 }
 
-static bool set_machine_id(const char *id) {
-    char *old = read_file("/etc/machine-id"), line[40];
-    bool ours = !old || !is_hex(strtok(old, "\n") ? old : "", 32) || !strcmp(old, NOBODY);
+/* The id that the disk came with is another machine's when it has just become this one's. */
+static bool set_machine_id(const char *id, bool anew) {
+    char *old = read_file("/etc/machine-id"), line[40], name[256];
+    bool ours = anew || !old || !is_hex(strtok(old, "\n") ? old : "", 32) || !strcmp(old, NOBODY);
+    struct stat bus;
     free(old);
+    if (anew && !lstat(rooted(name, "/var/lib/dbus/machine-id"), &bus) && S_ISREG(bus.st_mode))
+        unlink(name); /* dbus takes the other one then */
     snprintf(line, sizeof line, "%s\n", id);
     return !ours || replace_file("/etc/machine-id", 0444, line, 33);
 }
@@ -128,7 +134,7 @@ static void make_folders(void) {
 /* What an init wants to find before it starts, and what says that it is nobody's yet. */
 void identity_be_nobody(void) {
     make_folders();
-    if (!set_host_name("localhost") || !set_machine_id(NOBODY))
+    if (!set_host_name("localhost") || !set_machine_id(NOBODY, false))
         kernel_log("ussy: a template without a name: %s\n", strerror(errno));
 }
 
@@ -241,8 +247,22 @@ bool identity_keys(struct pairs p) {
     return finish_file(&o, "/run/ussycode/authorized_keys");
 }
 
-static bool set_host_keys(struct pairs p) {
+/* SSH host keys that came with the disk, and are another machine's too; whether there were any. */
+static bool forget_host_keys(void) {
+    char name[256];
+    DIR *folder = opendir(rooted(name, "/etc/ssh"));
+    bool found = false;
+    for (struct dirent *e; folder && (e = readdir(folder));)
+        found |= !strncmp(e->d_name, "ssh_host_", 9) && !unlinkat(dirfd(folder), e->d_name, 0);
+    if (folder)
+        closedir(folder);
+    return found;
+}
+
+static bool set_host_keys(struct pairs p, bool anew) {
     bool good = true;
+    if (anew && !forget_host_keys())
+        return true; /* without a sshd, or with one that makes its keys itself */
     for (const char *k, *v; pairs_next(&p, &k, &v);) {
         const char *text = strchr(v, '\n');
         if (strcmp(k, "host_key") || !text || strncmp(v, "ssh_host_", 9))
@@ -309,6 +329,7 @@ static bool set_network(struct pairs p) {
 /* NULL when all is done, else an error code with `why` filled in. Goes on after a step that fails. */
 const char *identity_configure(struct pairs p, char *why, size_t room) {
     const char *bad = unfit(p), *failed = NULL;
+    bool anew = !strcmp(pairs_get(&p, "anew", "0"), "1");
     if (bad) {
         snprintf(why, room, "%s is malformed", bad);
         return "bad_request";
@@ -319,11 +340,11 @@ const char *identity_configure(struct pairs p, char *why, size_t room) {
     DO("clock", set_clock(pairs_get(&p, "time", "")));
     make_folders();
     DO("hostname", set_host_name(pairs_get(&p, "hostname", "")));
-    DO("machine-id", set_machine_id(pairs_get(&p, "machine_id", "")));
+    DO("machine-id", set_machine_id(pairs_get(&p, "machine_id", ""), anew));
     DO("resolver", set_resolver(p));
     DO("environment", set_env(p));
     DO("authorized keys", identity_keys(p));
-    DO("host keys", set_host_keys(p));
+    DO("host keys", set_host_keys(p, anew));
     strcpy(state.secret, pairs_get(&p, "secret", ""));
     strcpy(state.login_user, pairs_get(&p, "login_user", "root"));
     DO("network", set_network(p));

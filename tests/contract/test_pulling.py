@@ -175,7 +175,7 @@ async def test_a_registry_that_stalls_keeps_nobody_else_waiting(open_registry: R
     asked = asyncio.Event()
     open_registry.push("quick", [APP], {})
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as stalls:
-        place = "127.0.0.1:{}".format(stalls.sockets[0].getsockname()[1])
+        place = f"127.0.0.1:{stalls.sockets[0].getsockname()[1]}"
         by = puller(store, open_registry.host, place)
         hanging = [asyncio.create_task(pulled(by, f"{place}/x")) for _ in range(pulling.MAX_PULLS_OF_ONE)]
         await asked.wait()

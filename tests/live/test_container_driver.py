@@ -305,7 +305,7 @@ async def test_systemd_boots_whole(boxes: Boxes, ussyuntu: Image) -> None:
 
 async def test_snapshots_copies_and_growth(boxes: Boxes) -> None:
     driver = await boxes.running(disk_gib=2)
-    await says(driver, "echo first > ~/note")
+    await says(driver, "echo first > ~/note; sudo mkdir -p /etc/ssh; echo old | sudo tee /etc/ssh/ssh_host_rsa_key")
     await driver.keep_snapshots(boxed(snapshots=("snap_one",)))
     await driver.keep_snapshots(boxed(snapshots=("snap_one",)))
     await says(driver, "echo second > ~/note")
@@ -319,6 +319,8 @@ async def test_snapshots_copies_and_growth(boxes: Boxes) -> None:
     assert await says(driver, "cat ~/note; hostname", copied.vm) == "second\ncopy"
     own = [await says(driver, "cat /etc/machine-id", vm) for vm in (VM, copied.vm, old.vm)]
     assert len(set(own)) == 3, "no two machines have one identity"
+    keys = [await says(driver, "sudo sh -c 'cat /etc/ssh/ssh_host_*_key'", vm) for vm in (VM, copied.vm, old.vm)]
+    assert keys[0] == "old" and len(set(keys)) == 3 and all("OPENSSH" in key for key in keys[1:])
     assert await says(driver, "cat ~/note; stat -c %U ~/note", old.vm) == "first\nussy"
     await driver.grow(boxed(disk_gib=4))
     assert (await look(driver, VM)).disk_gib == 4

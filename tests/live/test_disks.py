@@ -65,13 +65,16 @@ def layers(node: Node) -> int:
 async def test_a_copy_of_a_running_vm_is_whole_independent_and_costs_next_to_nothing(node: Node) -> None:
     driver = await booted(node)
     await says(driver, f"head -c {WRITTEN_MIB}M /dev/urandom > ~/big; sha256sum ~/big > ~/sum; echo before > ~/note")
-    await says(driver, "sync")
+    await says(driver, "sudo mkdir -p /etc/ssh; echo 'of the source' | sudo tee /etc/ssh/ssh_host_ed25519_key; sync")
     before, began = taken(node), time.monotonic()
     await up(driver, copy_of(VM))
     assert await says(driver, "cat ~/note", COPY) == "before"
     spent, more = time.monotonic() - began, taken(node) - before
     print(f"cp of {WRITTEN_MIB} MiB to an answering clone: {spent:.2f} s, new space {more >> 10} KiB")
     assert more < WRITTEN_MIB << 20 >> 4
+    who = "cat /etc/machine-id /proc/sys/kernel/random/uuid; sudo cat /etc/ssh/ssh_host_ed25519_key"
+    source, copied = [(await says(driver, who, vm)).splitlines() for vm in (VM, COPY)]
+    assert copied[2].startswith("-----BEGIN OPENSSH") and not set(source) & set(copied), "it is a machine of its own"
     assert "OK" in await says(driver, "sha256sum -c ~/sum", COPY)
     await says(driver, "echo source > ~/note")
     await says(driver, "echo copy > ~/note", COPY)
@@ -79,6 +82,8 @@ async def test_a_copy_of_a_running_vm_is_whole_independent_and_costs_next_to_not
     await driver.destroy(VM)
     await driver.stop(COPY)
     await up(driver, copy_of(VM, boot=2))
+    again = (await says(driver, who, COPY)).splitlines()
+    assert (again[0], again[2:]) == (copied[0], copied[2:]), "and stays it"
     assert "OK" in await says(driver, "sha256sum -c ~/sum; cat ~/note", COPY), "it needs nothing of the source"
     await driver.destroy(COPY)
     assert layers(node) == 0

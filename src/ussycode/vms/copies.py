@@ -52,7 +52,7 @@ async def copy(app: App, permit: Permit, wanted: Wanted, talk: Talk) -> Copied:
 
 
 def _left(source: Vm, wanted: Wanted) -> tuple[str, ...]:
-    left = ["who it is shared with", "its custom domains", "its snapshots"]
+    left = ["who it is shared with", "its custom domains", "its snapshots", "its machine id and SSH host keys"]
     if source.running and not wanted.memory:
         left.insert(0, "the programs that were running")
     return tuple(left)

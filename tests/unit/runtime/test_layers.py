@@ -16,7 +16,6 @@ from ussycode.runtime.images import ext4
 from ussycode.runtime.images.layers import Blobs, Budget, read_layer
 from ussycode.runtime.images.tree import Entry, Node, Tree, folder
 
-
 NET_RAW = "\x01\x00\x00\x02\x00\x20" + "\x00" * 14
 """What `setcap cap_net_raw=ep` writes."""
 

@@ -40,7 +40,7 @@ class Identity:
     secret: str
     """64 hex characters; authenticates streams of this boot."""
     machine_id: str
-    """32 hex characters, used when the image has none."""
+    """32 hex characters, used when the disk has none, or when `anew`."""
     login_user: str = "root"
     gateway: str = GATEWAY
     address6: str = ""
@@ -53,6 +53,9 @@ class Identity:
     authorized_keys: tuple[str, ...] = ()
     host_keys: tuple[tuple[str, str], ...] = ()
     """File name under /etc/ssh (`ssh_host_ed25519_key`, `….pub`) and its content."""
+    anew: bool = False
+    """The disk became this machine's just now: the machine id and SSH host keys on it are another's and go. The host
+    keys given are written only where there were some."""
     service: Service = Service()
     grow: bool = True
     """Grow the root file system to the size of its disk."""
@@ -66,6 +69,7 @@ class Identity:
             ("machine_id", self.machine_id), ("login_user", self.login_user), ("grow", "1" if self.grow else "0"),
         ]
         given += [("mac", self.mac)] if self.mac else []
+        given += [("anew", "1")] if self.anew else []
         given += [("address6", self.address6), ("gateway6", self.gateway6)] if self.address6 else []
         given += [("dns", server) for server in self.dns]
         given += [("env", f"{name}={value}") for name, value in self.service.under(self.env)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from ussycode.runtime.images.disk import BLOCK, FEATURES, GROWTH_LIMIT, JOURNAL_MIB, extents
 from ussycode.runtime.instance import Instance
 
-DISK, BASE, COPIED = "disk.img", "base", "copied"
+DISK, BASE = "disk.img", "base"
 _SNAPSHOT = re.compile(r"snapshot-([a-z0-9_-]{1,60})\.img")
 _TOOL_SECONDS = 60.0
 _FICLONE = 0x40049409
@@ -39,8 +39,6 @@ def make(instance: Instance, vm: str, gib: int, base: Base, source: Path | None)
         else:
             copy(source, draft)
             _enlarge(draft, gib << 30)
-        if source is not None and source.parent != folder:  # a snapshot of one's own keeps one's identity
-            (folder / COPIED).touch()
         (folder / BASE).write_text(f"{base.folder} {base.digest}")
         draft.replace(folder / DISK)
 

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +47,6 @@ class Layers:
     place: Path
     root: Path
     uids: int
-    copied: Path
-    """A note beside the disk of a copy that has not been started yet: it still carries another's identity."""
 
 
 @contextmanager
@@ -97,33 +95,12 @@ def enter(layers: Layers, namespace: int) -> None:
     _tool("mount", "-t", "ext4", "-o", "loop,nodev,discard,noatime", layers.disk, upper)
     for name in ("files", "work"):
         (upper / name).mkdir(mode=0o755, exist_ok=True)
-    if layers.copied.exists():
-        forget_identity(upper / "files")
-        layers.copied.unlink()
     for folder in (lower, upper):
         _shift(folder, namespace)
     os.chdir(layers.place)  # the container can read these words: they say nothing of the host
     words = "lowerdir=image,upperdir=disk/files,workdir=disk/work"
     with _as_owner(layers.uids):
         _check(_libc.mount(b"overlay", bytes(layers.root), b"overlay", _MS_NODEV, words.encode()), "overlay")
-
-
-def forget_identity(files: Path) -> None:
-    """Remove machine id and SSH host keys from a copied disk, through folders only, never through a guest's links."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    with ExitStack() as held, suppress(FileNotFoundError, NotADirectoryError):
-        etc = os.open("etc", flags, dir_fd=_held(held, os.open(files, flags)))
-        with suppress(FileNotFoundError, IsADirectoryError):
-            os.unlink("machine-id", dir_fd=_held(held, etc))
-        ssh = _held(held, os.open("ssh", flags, dir_fd=etc))
-        for entry in list(os.scandir(ssh)):
-            if entry.name.startswith("ssh_host_") and not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.name, dir_fd=ssh)
-
-
-def _held(held: ExitStack, fd: int) -> int:
-    held.callback(os.close, fd)
-    return fd
 
 
 @contextmanager

@@ -186,7 +186,7 @@ class Containers:
         )
         (bundle / "config.json").write_text(json.dumps(config(box)))
         disk = self.instance.container(wanted.vm) / container_disks.DISK
-        return Layers(base, disk, place, bundle / "rootfs", box.uids, disk.with_name(container_disks.COPIED))
+        return Layers(base, disk, place, bundle / "rootfs", box.uids)
 
     def _create(self, wanted: ContainerRun, layers: Layers) -> None:
         run = self.instance.vm_run(wanted.vm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import random
 import subprocess
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ from host_agent import IDENTITY, HostAgent, start_agent
 
 from ussycode.base.clock import ManualClock
 from ussycode.base.errors import Failure
-from ussycode.runtime.guest import errors, protocol
+from ussycode.runtime.guest import errors, host_keys, protocol
 from ussycode.runtime.guest.channel import ControlChannel, Hello
 from ussycode.runtime.guest.protocol import Kind
 
@@ -90,6 +91,35 @@ async def test_host_keys_are_private_and_stay_in_their_folder(agent: HostAgent) 
     with pytest.raises(Failure):
         await agent.channel.configure(dataclasses.replace(IDENTITY, host_keys=(("ssh_host_/../../x", "y"),)))
     assert not (agent.root / "x").exists()
+
+
+async def test_a_disk_that_was_another_machines_forgets_which(guest_program: Path, tmp_path: Path) -> None:
+    """Two machines with one host key could be taken for each other; a pipe laid in the way stops nobody."""
+    running = await start_agent(guest_program, tmp_path / "root")
+    etc, bus = running.root / "etc", running.root / "var/lib/dbus"
+    bus.mkdir(parents=True)
+    for place in (etc / "machine-id", bus / "machine-id"):
+        place.write_text("cd" * 16 + "\n")
+    for name in ("ssh_host_rsa_key", "ssh_host_ed25519_key", "ssh_host_ed25519_key.pub", "sshd_config"):
+        (etc / "ssh" / name).write_text("another's")
+    os.mkfifo(etc / "machine-id.ussy~")
+    await running.channel.ready(5)
+    keys = host_keys.fresh()
+    for identity in (dataclasses.replace(IDENTITY, anew=True, host_keys=keys), IDENTITY):
+        await running.channel.configure(identity)
+        assert (etc / "machine-id").read_text() == "ab" * 16 + "\n" and not (bus / "machine-id").exists()
+        assert sorted(p.name for p in (etc / "ssh").iterdir()) == [
+            "ssh_host_ed25519_key", "ssh_host_ed25519_key.pub", "sshd_config"]
+        read = ["ssh-keygen", "-y", "-f", etc / "ssh/ssh_host_ed25519_key"]
+        public = subprocess.run(read, capture_output=True, text=True, check=True).stdout
+        assert public == (etc / "ssh/ssh_host_ed25519_key.pub").read_text() == keys[1][1]
+    assert host_keys.fresh() != keys
+    await running.stop()
+
+
+async def test_an_image_without_host_keys_gets_none(agent: HostAgent) -> None:
+    await agent.channel.configure(dataclasses.replace(IDENTITY, anew=True, host_keys=host_keys.fresh()))
+    assert list((agent.root / "etc/ssh").iterdir()) == []
 
 
 @pytest.mark.parametrize("change", [

@@ -18,6 +18,7 @@ from ussycode.runtime.drivers.container.saved import Saved, save
 from ussycode.runtime.drivers.qemu import console, endings
 from ussycode.runtime.drivers.qemu.process import Watch
 from ussycode.runtime.drivers.qemu.saved import forget
+from ussycode.runtime.guest import host_keys
 from ussycode.runtime.guest.channel import ControlChannel, Port
 from ussycode.runtime.guest.identity import Identity
 from ussycode.runtime.guest.streams import GuestAddress
@@ -325,7 +326,7 @@ class Box:
             for task in (answered, ended):
                 task.cancel()
             await asyncio.gather(answered, ended, return_exceptions=True)
-        self._become(Phase.RUNNING)
+        self._become(Phase.RUNNING, anew=False)
         return True
 
     async def _configure(self, channel: ControlChannel) -> bool:
@@ -344,16 +345,18 @@ class Box:
             hostname=want.name, address=self.host.instance.address(want.number), secret=want.secret,
             machine_id=hashlib.sha256(want.vm.encode()).hexdigest()[:32], login_user=self.saved.login_user,
             service=self.saved.service.commanded(want.command),
-            env=want.env, authorized_keys=want.authorized_keys, grow=False,
+            env=want.env, authorized_keys=want.authorized_keys, grow=False, anew=self.saved.anew,
+            host_keys=host_keys.fresh() if self.saved.anew else (),
         )
 
     def _become(
         self, phase: Phase, *, want: Want | None = None, boot: int | None = None, detail: str | None = None,
-        console: str | None = None, disk_turn: int | None = None,
+        console: str | None = None, disk_turn: int | None = None, anew: bool | None = None,
     ) -> None:
         """Change the state, on disk first, and let the loop know when others would see a difference."""
         before = self.saved
-        given = {"want": want, "boot": boot, "detail": detail, "console": console, "disk_turn": disk_turn}
+        given = {"want": want, "boot": boot, "detail": detail, "console": console, "disk_turn": disk_turn,
+                 "anew": anew}
         changes: dict[str, object] = {name: value for name, value in given.items() if value is not None}
         after = msgspec.structs.replace(before, phase=phase, **changes)
         if after == before:

@@ -187,6 +187,7 @@ class ContainerDriver:
         state = saved.Saved(
             want=want, folder=image.disk.parent.parent.name, digest=image.digest, init=image.init,
             login_user=image.login_user, default_port=image.default_port, phase=Phase.ABSENT, service=image.service,
+            anew=True,
         )
         folder = self._host.instance.vm_data(want.vm)
         folder.mkdir(mode=0o711, exist_ok=True)

@@ -29,6 +29,8 @@ class Saved(msgspec.Struct, frozen=True):
     boot: int = 0
     """The boot that `phase` is about; 0 when the platform, not the guest, ended the last one."""
     disk_turn: int = 0
+    anew: bool = False
+    """The guest was not told yet that the disk is its own: it may hold the machine id and keys of another."""
     detail: str = ""
     console: str = ""
 

@@ -324,7 +324,8 @@ class QemuDriver:
                 want=want, digest=image.digest, init=image.init, login_user=image.login_user,
                 default_port=image.default_port, phase=Phase.ABSENT, service=image.service,
                 disk_turn=want.disk_turn, disk_gib=max(want.disk_gib, _gib(image)), top=storage.new_name(), fresh=True,
-                chain=() if template is None else (template.layer,), template="" if template is None else template.id,
+                anew=True, chain=() if template is None else (template.layer,),
+                template="" if template is None else template.id,
             ))
         source = self._source(want)
         async with source.verbs:
@@ -333,7 +334,7 @@ class QemuDriver:
                 source.saved, want=want, phase=Phase.ABSENT, boot=0, detail="", console="", cold=False, pending="",
                 draft="", source=saved.Source.BOOT, snapshots=(), disk_turn=want.disk_turn,
                 disk_gib=max(want.disk_gib, ground.gib), chain=ground.chain, top=storage.new_name(), fresh=True,
-                template="",
+                anew=True, template="",
             ))
 
     async def _remake(self, machine: Machine, want: Want, image: Image) -> None:

@@ -26,7 +26,7 @@ from ussycode.runtime.drivers.qemu.storage import Disk, Ground, Layers, allocate
 from ussycode.runtime.drivers.qemu.template import Template
 from ussycode.runtime.drivers.qemu.templates import Templates
 from ussycode.runtime.drivers.qemu.turn import Turn
-from ussycode.runtime.guest import held
+from ussycode.runtime.guest import held, host_keys
 from ussycode.runtime.guest.channel import ControlChannel, Port
 from ussycode.runtime.guest.identity import Identity
 from ussycode.runtime.guest.streams import GuestAddress
@@ -624,7 +624,7 @@ class Machine:
             for task in (answered, ended):
                 task.cancel()
             await asyncio.gather(answered, ended, return_exceptions=True)
-        self._become(Phase.RUNNING, source=Source.BOOT)
+        self._become(Phase.RUNNING, source=Source.BOOT, anew=False)
         return True
 
     async def _configure(self, channel: ControlChannel, seconds: float) -> bool:
@@ -647,17 +647,19 @@ class Machine:
             machine_id=hashlib.sha256(want.vm.encode()).hexdigest()[:32], login_user=self.saved.login_user,
             mac=instance.mac(want.number),
             service=self.saved.service.commanded(want.command),
-            env=want.env, authorized_keys=want.authorized_keys,
+            env=want.env, authorized_keys=want.authorized_keys, anew=self.saved.anew,
+            host_keys=host_keys.fresh() if self.saved.anew else (),
         )
 
     def _become(
         self, phase: Phase, *, want: Want | None = None, boot: int | None = None, detail: str | None = None,
         console: str | None = None, source: Source | None = None, cold: bool | None = None,
+        anew: bool | None = None,
     ) -> None:
         """Change the state, on disk first, and let the loop know when others would see a difference."""
         before = self.saved
         given = {"want": want, "boot": boot, "detail": detail, "console": console, "source": source,
-                 "cold": cold}
+                 "cold": cold, "anew": anew}
         changes: dict[str, object] = {name: value for name, value in given.items() if value is not None}
         after = msgspec.structs.replace(before, phase=phase, **changes)
         if after == before:

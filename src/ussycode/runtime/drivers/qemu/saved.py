@@ -63,6 +63,8 @@ class Saved(msgspec.Struct, frozen=True):
     """Sealed layers below it, the nearest first; below the last is the image."""
     fresh: bool = False
     """Nothing was written to the top since it was made."""
+    anew: bool = False
+    """The guest was not told yet that the disk is this VM's: it may hold the machine id and keys of another."""
     pending: str = ""
     """Top-to-be of a freeze under way."""
     draft: str = ""
