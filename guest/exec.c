@@ -13,6 +13,7 @@ enum {
     CREDIT_STEP = 32 << 10,
     CONTROL_ROOM = 64,        /* of the output buffer, kept for credit and exit frames */
     MAX_WORDS = 256,
+    MAX_MOTD = 16 << 10,
 };
 #define SESSIONS "/sys/fs/cgroup/ussycode"
 
@@ -279,6 +280,21 @@ static void write_score(void) {
     close(fd);
 }
 
+/* What login says before a shell on a terminal; nothing to who does not want it, nor to a program. */
+static void greet(const struct passwd *user) {
+    static char text[MAX_MOTD];
+    char path[512];
+    snprintf(path, sizeof path, "%s%s/.hushlogin", state.root, user->pw_dir);
+    if (!access(path, F_OK))
+        return;
+    snprintf(path, sizeof path, "%s/etc/motd", state.root);
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    ssize_t n = read(fd, text, sizeof text);
+    close(fd);
+    if (n > 0)
+        write_whole(1, text, n);
+}
+
 /* In the child: become the user and the program. */
 static void run(const struct passwd *user, const char *shell, struct pairs p) {
     static char *words[MAX_WORDS + 1];
@@ -302,6 +318,8 @@ static void run(const struct passwd *user, const char *shell, struct pairs p) {
         setenv("TERM", pairs_get(&p, "term", "xterm"), 1);
     if (chdir(cwd) && (pairs_get(&p, "cwd", NULL) || chdir("/")))
         say("cannot enter", cwd), _exit(126);
+    if (x.pty && !cmd)
+        greet(user);
     if (!shell) {
         split(strdup(cmd), words);
         execvp(words[0] ? words[0] : "", words);

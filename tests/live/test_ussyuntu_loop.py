@@ -57,6 +57,16 @@ def test_a_fresh_machine_holds_to_its_contract(place: Platform) -> None:
     assert place.ssh("box@localhost", made, seconds=120).out == "42\n42\nnpm\n"
 
 
+def test_a_person_at_a_terminal_is_greeted_and_a_program_is_not(place: Platform) -> None:
+    with place.terminal("ssh", "-p", str(place.ports["ssh"]), "box@localhost") as screen:
+        screen.until(r"this machine is yours(?s:.*)AGENTS.md(?s:.*)[$#] ")
+        screen.type("touch .hushlogin; exit\r")
+        assert screen.status() == 0
+    with place.terminal("ssh", "-p", str(place.ports["ssh"]), "box@localhost") as screen:
+        assert "yours" not in screen.until(r"[$#] ")
+    assert place.ssh("box@localhost", "rm .hushlogin; echo only this").out == "only this\n"
+
+
 def test_git_clones_and_pushes_over_https_with_a_token(place: Platform, tmp_path: Path) -> None:
     """The token is git's password; the app behind reads who it was and what the token says, but never the token."""
     server = (Path(__file__).parent / "git_server.py").read_bytes()

@@ -177,6 +177,29 @@ async def test_an_interactive_shell(agent: HostAgent) -> None:
     await program.close()
 
 
+async def test_a_shell_on_a_terminal_begins_with_the_message_of_the_day(agent: HostAgent) -> None:
+    (agent.root / "etc/motd").write_text("welcome here\n")
+
+    async def said(**how: object) -> bytes:
+        program = await open_exec(agent.addr, ExecSpec(**how))  # type: ignore[arg-type]
+        await program.write(b"exit\n")
+        out = b"".join([event.data async for event in program if isinstance(event, Stdout)])
+        await program.close()
+        return out
+
+    assert (await said(pty=True)).startswith(b"welcome here\r\n")
+    for how in ({"pty": True, "cmd": "true"}, {}, {"cmd": "sh -l"}):
+        assert b"welcome" not in await said(**how), "a program's output is its own"
+    home = agent.root / str(Path.home()).lstrip("/")
+    home.mkdir()
+    (home / ".hushlogin").touch()
+    assert b"welcome" not in await said(pty=True)
+    (home / ".hushlogin").unlink()
+    (agent.root / "etc/motd").unlink()
+    os.mkfifo(agent.root / "etc/motd")
+    assert b"welcome" not in await said(pty=True), "and it does not hang on what is no file"
+
+
 async def test_a_vanished_client_hangs_up_its_terminal(agent: HostAgent) -> None:
     program = await open_exec(agent.addr, ExecSpec(cmd="echo pid $$ end; sleep 60", pty=True))
     pid = int((await read_until(program, b"end")).split()[1])
