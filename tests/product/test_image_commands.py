@@ -66,4 +66,10 @@ async def test_a_private_image_is_its_owners_alone() -> None:
         assert len((await w.does(olive, "image ls"))["images"]) == 2
         assert len((await w.does(peter, "image ls"))["images"]) == 1
         assert (await w.fails(peter, "image rm ghcr.io/o/app"))[0] == "image.not_pulled"
+        for who in (olive, peter):
+            await w.does(who, f"new --name box-{who.handle} --image ghcr.io/o/app")
+        told = {one.name: one.image for one in w.driver.told.values()}
+        assert told["box-olive"].endswith(f"@sha256:{HEX}#{olive.user}"), "booted again without the password"
+        assert told["box-peter"].endswith(f"@sha256:{HEX}"), "who has no password asks the registry as a stranger"
+        assert (await w.does(olive, "ls -l box-olive"))["vms"][0]["image"].count("#") == 0  # type: ignore[index]
         assert (await w.fails(olive, "image pull x --registry-auth word"))[1] == 2

@@ -174,6 +174,83 @@ async def test_memory_counts_while_a_vm_runs(w: World) -> None:
     assert shown["memory_mib"] == {"used": 1536, "limit": 2048, "counts": "memory of VMs that run"}  # type: ignore[index]
 
 
+async def test_no_way_of_starting_a_vm_passes_the_quota(w: World) -> None:
+    """Whoever asks: the memory that counts is its owner's."""
+    newbie = await w.person("newbie")
+    await w.does(newbie, "new --name sleeper --memory 1G --wake")
+    await w.does(newbie, "stop sleeper")
+    await w.does(newbie, "new --name awake1 --memory 2G")
+    for verb in ("start", "restart", "resume"):
+        assert (await w.fails(newbie, f"{verb} sleeper"))[0] == "quota.memory", verb
+    sleeper = next(vm for vm, told in w.driver.told.items() if told.name == "sleeper")
+    woken, why = await waking.wake(w.app, sleeper)
+    assert not woken and "would pass your 2048 MiB of memory" in why
+    code, _ = await w.fails(newbie, "ssh sleeper id")
+    assert code == "vm.not_running" and w.driver.vms[sleeper].phase is Phase.STOPPED
+    await w.does(newbie, "stop awake1")
+    assert await waking.wake(w.app, sleeper) == (True, "")
+
+
+async def test_every_resource_is_counted_and_told(w: World) -> None:
+    newbie = await w.person("newbie")
+    await w.does(newbie, "new --name one1a --disk 6G")
+    await w.does(newbie, "new --name two1a --disk 6G --memory 256M")
+    await w.does(newbie, "rm two1a")
+    await w.does(newbie, "snapshot create one1a kept")
+    shown = (await w.does(newbie, "quota"))["quota"]
+    assert isinstance(shown, dict)
+    assert {what: (row["used"], row["limit"]) for what, row in shown.items()} == {
+        "vms": (1, 3), "vcpus": (1, 1), "memory_mib": (512, 2048), "disk_gib": (12, 15)}
+    for line, code in (("new --disk 10G", "quota.disk"), ("new --cpu 2", "quota.vcpus"),
+                       ("new --memory 4G", "quota.memory"), ("resize one1a --disk 20G", "quota.disk"),
+                       ("cp one1a --disk 10G", "quota.disk")):
+        assert (await w.fails(newbie, line))[0] == code, line
+    assert len((await w.does(newbie, "trash ls"))["trash"]) <= 1  # type: ignore[arg-type]
+
+
+async def test_what_is_said_twice_is_done_once(w: World, olive: Caller) -> None:
+    """Whoever repeats a command because an answer was lost does no harm by it."""
+    await w.does(olive, "new --name demo")
+    await w.does(olive, "snapshot create demo kept")
+    (vm,) = w.driver.vms
+    for line, seen in (
+        ("stop demo", Phase.STOPPED), ("start demo", Phase.RUNNING), ("pause demo", Phase.PAUSED),
+        ("resume demo", Phase.RUNNING), ("pause demo", Phase.PAUSED), ("start demo", Phase.RUNNING),
+        ("resize demo --disk 6G --memory 1G", Phase.RUNNING), ("restore demo kept", Phase.RUNNING),
+        ("restart demo", Phase.RUNNING), ("snapshot schedule demo daily", Phase.RUNNING),
+        ("wake demo on", Phase.RUNNING), ("egress demo integrations", Phase.RUNNING),
+        ("tag demo a", Phase.RUNNING), ("tag -d demo a", Phase.RUNNING),
+        ("comment demo x", Phase.RUNNING), ("pause demo", Phase.PAUSED), ("stop demo", Phase.STOPPED),
+    ):
+        answers = [await w.does(olive, line) for _ in range(2)]
+        await w.loop.look()
+        await w.loop.settled()
+        assert w.driver.vms[vm].phase is seen, line
+        assert line.startswith("resize") or answers[0] == answers[1], line
+    (listed,) = (await w.does(olive, "ls -l demo"))["vms"]  # type: ignore[misc]
+    assert (listed["disk"], listed["memory"], w.driver.vms[vm].disk_gib) == (6 << 30, 1 << 30, 6)
+    assert len(w.driver.vms) == 1
+    for line, code in (("snapshot rm demo kept", "snapshot.unknown"), ("trash empty demo", "trash.unknown")):
+        if line.startswith("trash"):
+            await w.does(olive, "rm demo")
+            assert (await w.run(olive, "rm demo")).exit_code == 1, "said to be gone, not removed twice"
+        await w.does(olive, line)
+        assert (await w.fails(olive, line))[0] == code
+
+
+async def test_numbers_of_removed_vms_are_used_again(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host has so many addresses and no more; when they are out, that is a sentence."""
+    monkeypatch.setattr(store, "LAST_NUMBER", store.FIRST_NUMBER + 1)
+    ada = await w.person("ada", Role.ADMIN)
+    for name in ("one1a", "two1a"):
+        await w.does(ada, f"new --name {name}")
+    assert (await w.fails(ada, "new --name three1a"))[0] == "vm.host_full"
+    assert [vm["vm_name"] for vm in (await w.does(ada, "ls"))["vms"]] == ["one1a", "two1a"]  # type: ignore[attr-defined]
+    await w.does(ada, "rm --now one1a")
+    await w.does(ada, "new --name three1a")
+    assert sorted(told.number for told in w.driver.told.values()) == [store.FIRST_NUMBER, store.FIRST_NUMBER + 1]
+
+
 async def test_words_about_a_vm(w: World, olive: Caller) -> None:
     await w.does(olive, "new --name demo")
     assert await w.does(olive, "comment demo 'my app'") == {"vm_name": "demo", "comment": "my app"}

@@ -42,6 +42,16 @@ async def test_the_dashboard_is_ls(place: WebWorld) -> None:
         assert "running" in shown
 
 
+async def test_the_dashboard_says_what_stands_around_a_machine(tmp_path: Path) -> None:
+    async with web_world(tmp_path, containers="true") as place:
+        await place.base.does(place.caller, "new --name heavy")
+        await place.base.does(place.caller, "new --name light --isolation container")
+        shown = (await (await signed_in(place)).get(HOME + "/")).text
+        names = ("heavy", "light")
+        heavy, light = (shown.partition(f"<strong>{name}</strong>")[2].partition("</li>")[0] for name in names)
+        assert "· container" in light and "· VM" in heavy and "container" not in heavy
+
+
 async def test_the_list_is_for_its_owner(place: WebWorld) -> None:
     got = await place.ask("GET", HOME + "/dashboard/vms")
     assert (got.status, got.location) == (303, "/login")

@@ -16,8 +16,11 @@ from ussycode.runtime.plan import Step, plan
 
 INTERVAL = 2.0
 """Seconds between two looks when nobody nudges."""
-AT_ONCE = 8
-"""VMs worked on at the same time."""
+AT_ONCE = 32
+"""VMs worked on at the same time: more than an account may have, so that one whose guests stall holds up nobody else.
+
+What costs the host something (boots, packing) has bounds of its own.
+"""
 FIRST_BACKOFF, LAST_BACKOFF = 2.0, 60.0
 """Seconds until a VM whose step failed is tried again: doubled from the first to the last."""
 _log = structlog.get_logger("ussycode.agent")

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.unreadable import UNREADABLE
 
 ALREADY_UP = ErrorCode(
     "up.already", Kind.CONFLICT, "ussycode already runs on {data} (pid {pid})", hint="ussycode status, or ussycode down"
@@ -46,7 +47,7 @@ def read(data: Path) -> State | None:
     """The last state; None when there never was one."""
     try:
         return msgspec.json.decode(path(data).read_bytes(), type=State)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 

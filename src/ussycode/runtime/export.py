@@ -16,6 +16,7 @@ from typing import Self
 import msgspec
 
 from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.unreadable import UNREADABLE
 from ussycode.runtime.images import pack, walled
 from ussycode.runtime.images.ext4_reader import BAD_FS
 from ussycode.runtime.qcow2.layout import MAX_NOTE
@@ -116,7 +117,7 @@ class Packing:
         line = self.process.stdout.readline(_HEAD)
         try:
             head = msgspec.json.decode(line, type=pack.Head)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             said = (self.work / "log").read_text(errors="replace")[-2000:]
             raise BAD_FS(why="reading it took more than is allowed").because(said) from None
         if head.failure:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.unreadable import UNREADABLE
 
 SLOTS = 64
 """How many instances one host can hold; each has its own pool, uid range, taps, table and ports."""
@@ -249,7 +250,7 @@ def _free_for(data: Path, slot: int, run_root: Path) -> bool:
 def _saved(data: Path) -> int | None:
     try:
         return msgspec.json.decode((data / "instance.json").read_bytes(), type=_Saved).slot
-    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+    except (FileNotFoundError, NotADirectoryError, *UNREADABLE):
         return None
 
 

@@ -54,7 +54,7 @@ async def quota(ctx: Ctx, a: Nothing) -> QuotaView:
         ("vms", usage.vms, limits.vms, "VMs that are not in the trash"),
         ("vcpus", usage.largest, policy.MAX_VCPUS[role], "CPUs of your largest VM"),
         ("memory_mib", usage.memory_mib, limits.memory_mib, "memory of VMs that run"),
-        ("disk_gib", usage.disk_gib, limits.disk_gib, "disks, the trash's too; it gives way to new VMs"),
+        ("disk_gib", usage.disk_gib, limits.disk_gib, "disks, not snapshots; the trash's too, which gives way"),
     ))
 
 

@@ -51,7 +51,7 @@ async def start(app: App, permit: Permit) -> Vm:
         vm = ops.of(tx, permit)
         if vm.power is Power.RUNNING and vm.phase not in (Phase.STOPPED, Phase.FAILED):
             return vm
-        _require_memory(tx, permit, vm)
+        ops.require_memory(tx, vm)
         store.update(tx, vm.id, power=Power.RUNNING, **fresh_boot(vm))
         tx.emit(Event("vm.started", permit.actor, vm.id, {"name": vm.name}))
         return ops.of(tx, permit)
@@ -155,7 +155,7 @@ async def set_comment(app: App, permit: Permit, text: str) -> Vm:
 
 
 async def set_egress(app: App, permit: Permit, egress: Egress) -> Vm:
-    """Choose what a VM may reach; in force before this returns for one that runs."""
+    """Choose what a VM may reach; one that runs is confined at once, which nobody waits for."""
     made = await _change(app, permit, "vm.egress", {"egress": egress})
     app.nudge()
     return made
@@ -189,8 +189,3 @@ async def _change(app: App, permit: Permit, kind: str, values: dict[str, object]
         return ops.of(tx, permit)
 
     return await app.db.write(change)
-
-
-def _require_memory(tx: Tx, permit: Permit, vm: Vm) -> None:
-    if vm.power is not Power.RUNNING:
-        policy.require_memory(permit.caller.role, store.usage(tx, vm.owner), vm.memory_mib)

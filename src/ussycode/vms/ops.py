@@ -262,12 +262,22 @@ async def discard(app: App, permit: Permit) -> None:
         raise NOT_GONE(name=vm.name)
 
 
+def require_memory(tx: Tx, vm: Vm) -> None:
+    """Raise QUOTA_MEMORY when a VM that does not run now may not, by its owner's quota."""
+    owner = identity.user_by(tx, "id", vm.owner)
+    if vm.power is not Power.RUNNING and owner is not None:
+        policy.require_memory(owner.role, store.usage(tx, vm.owner), vm.memory_mib)
+
+
 async def restart(app: App, permit: Permit) -> Vm:
-    """Shut the VM down and boot it again from the same disk; also starts one that is stopped or failed."""
+    """Shut the VM down and boot it again from the same disk; also starts one that is stopped or failed.
+
+    Raises QUOTA_MEMORY, NOT_UP or SLOW.
+    """
     vm = await _current(app, permit)
 
     def wish(tx: Tx) -> None:
-        of(tx, permit)  # it may have been removed meanwhile
+        require_memory(tx, of(tx, permit))  # it may have been removed meanwhile
         secret = chance.token_hex(32)
         store.update(tx, vm.id, power=Power.RUNNING, boot=store.vms.c.boot + 1, secret=secret)
         tx.emit(Event("vm.restarted", permit.actor, vm.id, {"name": vm.name}))

@@ -20,8 +20,10 @@ async def reachable(app: App, permit: Permit) -> Vm:
     """
     vm = await app.db.read(lambda tx: ops.of(tx, permit))
     if vm.asleep:
-        await wake(app, vm.id)
+        woken, why = await wake(app, vm.id)
         vm = await app.db.read(lambda tx: ops.of(tx, permit))
+        if not woken and vm.asleep:
+            raise ops.NOT_RUNNING(name=vm.name, status=vm.status, why=f" ({why})")
     if vm.status == "starting":
         vm = await _settled(app, vm)
     if vm.status == "starting":
@@ -56,11 +58,15 @@ async def wake(app: App, vm: str) -> tuple[bool, str]:
         found = store.by_id(tx, vm)
         if found is None or not found.asleep:
             return found
+        ops.require_memory(tx, found)
         store.update(tx, vm, power=Power.RUNNING, **fresh_boot(found))
         tx.emit(Event("vm.woken", found.owner, vm, {"name": found.name}))
         return store.by_id(tx, vm)
 
-    found = await app.db.write(wish)
+    try:
+        found = await app.db.write(wish)
+    except Failure as failure:
+        return False, f"it cannot be woken: {failure.sentence}"
     if found is None:
         return False, "this machine is gone"
     if found.power is not Power.RUNNING:

@@ -5,10 +5,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ussycode.agent.loop import FIRST_BACKOFF, Reconciler
+from ussycode.access.facts import Role
+from ussycode.agent.loop import AT_ONCE, FIRST_BACKOFF, Reconciler
 from ussycode.base.clock import ManualClock
 from ussycode.runtime.driver import Phase, Power, Seen, Want
 from ussycode.runtime.drivers.fake import DiskFullDriver, FakeDriver, NeverDriver, SlowDriver, StuckDriver
+from ussycode.vms.policy import LIMITS
 
 A = Want(
     vm="vm_aaaaaaaaaaaaaaaa", name="demo", number=2, power=Power.RUNNING, boot=1, image="debian-min", vcpus=1,
@@ -100,9 +102,12 @@ async def test_a_vm_that_never_answers_is_not_restarted_for_ever() -> None:
     assert world.said(A.vm).boot == 2
 
 
-async def test_one_stuck_vm_blocks_no_other() -> None:
+async def test_all_the_stuck_vms_of_an_account_block_no_other() -> None:
+    most = max(limits.vms for role, limits in LIMITS.items() if limits.vms is not None and role is not Role.ADMIN)
+    assert most < AT_ONCE
+    stuck = [replace(A, vm=f"vm_stuck{number:011}", number=10 + number) for number in range(most)]
     driver = StuckDriver(vms={B.vm: Seen(B.vm, Phase.RUNNING, boot=1)})
-    world = control(driver, A, replace(B, power=Power.STOPPED))
+    world = control(driver, *stuck, replace(B, power=Power.STOPPED))
     await world.loop.look()
     await asyncio.wait_for(_until(lambda: driver.vms[B.vm].phase is Phase.STOPPED), 5)
     await _end(world.loop)

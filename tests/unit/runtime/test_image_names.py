@@ -57,7 +57,9 @@ def test_an_image_that_starts_an_init_boots_it() -> None:
     assert read_config("x", config(Labels={"exe.dev/login-user": "me; rm -rf /"})).login_user == "root"
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"layers": []}', b'{"config": 1}', b"\xff" * 20, json.dumps({
+@pytest.mark.parametrize("data", [
+    b"", b"[]", b'{"mediaType": "\x80"}', b"[" * 100_000, b'{"x":' * 100_000, b"{}",
+    b'{"layers": []}', b'{"config": 1}', b"\xff" * 20, json.dumps({
     "config": {"digest": "sha256:../../x", "size": 1}, "layers": [{"digest": f"sha256:{HEX}", "size": 1}]}).encode(),
     json.dumps({"config": {"digest": f"sha256:{HEX}", "size": 1}, "layers": [
         {"digest": f"sha256:{HEX}", "size": 1}] * 200}).encode(),
@@ -69,6 +71,15 @@ def test_an_image_that_starts_an_init_boots_it() -> None:
 def test_a_manifest_that_cannot_be_is_refused(data: bytes) -> None:
     with pytest.raises(Failure) as refused:
         read_manifest("x", "", data)
+    assert refused.value.error is manifest.BAD_IMAGE
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"architecture": "\xff"}', b"[" * 100_000, config(Env=["A=1"] * 300),
+                                  config(Cmd=["x"] * 300), config(WorkingDir="a\0b"),
+                                  b'{"architecture": "arm64", "config": {}}'])
+def test_a_configuration_that_cannot_be_is_refused(data: bytes) -> None:
+    with pytest.raises(Failure) as refused:
+        read_config("x", data)
     assert refused.value.error is manifest.BAD_IMAGE
 
 

@@ -215,6 +215,20 @@ def bad(name: str, ext4: Path, folder: Path) -> bytes:
                     info = tarfile.TarInfo(member)
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
+        case "a layer that is not there":
+            small = b"x" * 2048
+            members, _ = pack.archive(written(WAY), len(small), "sha256:" + hashlib.sha256(small).hexdigest())
+            with tarfile.open(made, "w") as tar:
+                for path, data in members:
+                    info = tarfile.TarInfo(path)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+        case "an index that is no text":
+            with tarfile.open(made, "w") as tar:
+                for path, data in (("oci-layout", b"{}"), ("index.json", b'{"mediaType": "\x80"}')):
+                    info = tarfile.TarInfo(path)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
         case "docker save":
             with tarfile.open(made, "w") as tar:
                 tar.addfile(tarfile.TarInfo("manifest.json"), io.BytesIO())
@@ -226,7 +240,8 @@ def bad(name: str, ext4: Path, folder: Path) -> bytes:
     ("encryption", "encrypted"), ("no file system", "neither ext4"), ("a packed disk", "nothing in it"),
     ("half a disk", "cut short"), ("a cut tar", "damaged"),
     ("an archive without its parts", "linux/amd64"), ("a link to the host", "missing"),
-    ("docker save", "skopeo"),
+    ("docker save", "skopeo"), ("a layer that is not there", "a part of it is missing"),
+    ("an index that is no text", "its manifest is not one"),
 ])
 def test_what_nobody_should_take_is_refused_with_the_reason(ext4: Path, tmp_path: Path, name: str, why: str) -> None:
     with pytest.raises(Failure) as refused:

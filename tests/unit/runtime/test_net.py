@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from ussycode.runtime.instance import Instance
-from ussycode.runtime.net import rules
+from ussycode.runtime.net import rules, wall
 from ussycode.runtime.net.blockers import forward_blockers
+from ussycode.runtime.net.policy import USUAL, Surroundings
 
 SEVEN = Instance(7, Path("/var/lib/ussycode"), ipaddress.IPv4Network("10.199.0.0/16"))
 
@@ -25,6 +26,14 @@ def test_the_table_replaces_itself_in_one_transaction() -> None:
     text = rules.table(SEVEN, (2, 300))
     assert text.index("delete table inet ussycode_7") < text.index("chain from_guest")
     assert '"uy7-2" . 10.199.0.2, "uy7-300" . 10.199.1.44' in text
+
+
+def test_guests_have_ipv6_only_where_the_host_has() -> None:
+    for ipv6 in (False, True):
+        text = rules.table(SEVEN, (2,), around=Surroundings(ipv6=ipv6))
+        assert ('meta nfproto ipv6 counter drop comment "no ipv6"' in text) is not ipv6
+        assert (f"ip6 saddr {SEVEN.address6(2)} accept" in text) is ipv6, "in its own wall"
+        assert ("icmpv6 type" in wall.build(SEVEN, 2, USUAL, ipv6)) is ipv6
 
 
 def test_instances_do_not_match_each_others_taps() -> None:

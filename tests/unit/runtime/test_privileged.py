@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ussycode.base.unreadable import UNREADABLE
 from ussycode.runtime.instance import Instance
 from ussycode.runtime.privileged import cgroups, command_line, processes, vm_files
 from ussycode.runtime.privileged.cgroups import Limits
@@ -65,10 +66,12 @@ def test_what_is_not_a_bounded_verb_is_not_understood(bad: dict[str, object]) ->
         decode_request(spawn(**bad))
 
 
-@given(st.binary(max_size=200))
-def test_noise_is_only_ever_a_decode_error(noise: bytes) -> None:
-    with pytest.raises(msgspec.DecodeError):
-        decode_request(noise)
+@given(st.binary(max_size=200), st.sampled_from([b"%b", b'{"type":"Kill","vm":"%b","number":2}', b'{"%b":1}']))
+def test_noise_is_only_ever_unreadable(noise: bytes, around: bytes) -> None:
+    with pytest.raises(UNREADABLE):
+        decode_request(around % noise)
+    with pytest.raises(UNREADABLE):
+        decode_request(b"[" * 100_000 + noise)
 
 
 def test_mitigations_are_off_only_where_they_protect_nothing() -> None:
@@ -182,8 +185,9 @@ def test_records_survive_and_broken_ones_are_none(tmp_path: Path) -> None:
     record = Record(4, 5, 6, 7, exit=-9)
     processes.write(tmp_path, record)
     assert processes.read(tmp_path) == record
-    (tmp_path / "process.json").write_text('{"pid": 4')
-    assert processes.read(tmp_path) is None
+    for broken in (b'{"pid": 4', b'{"pid": 4, "started": "\xff"}', b""):
+        (tmp_path / "process.json").write_bytes(broken)
+        assert processes.read(tmp_path) is None
 
 
 def test_a_host_without_cgroups_is_served_and_told_so(tmp_path: Path) -> None:

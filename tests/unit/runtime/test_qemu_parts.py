@@ -12,7 +12,7 @@ from tests.contract.check_driver import want
 from ussycode.base.errors import Failure
 from ussycode.runtime import disks
 from ussycode.runtime.driver import Phase
-from ussycode.runtime.drivers.qemu import console, endings, saved
+from ussycode.runtime.drivers.qemu import console, endings, fullness, saved
 from ussycode.runtime.privileged.processes import Record
 
 
@@ -72,7 +72,7 @@ def test_state_survives_and_one_bad_folder_hides_no_other(tmp_path: Path) -> Non
         (tmp_path / name).mkdir()
     saved.save(tmp_path / want().vm, state)
     saved.save(tmp_path / "vm_misplaced", state)
-    (tmp_path / "vm_broken" / "vm.json").write_text("{")
+    (tmp_path / "vm_broken" / "vm.json").write_bytes(b'{"digest": "\xff"}')
     assert list(saved.every(tmp_path)) == [state]
     assert (tmp_path / want().vm / "vm.json").stat().st_mode & 0o777 == 0o600
     saved.forget(tmp_path / want().vm)
@@ -92,6 +92,20 @@ def test_a_disk_is_an_overlay_and_is_made_once(tmp_path: Path) -> None:
     assert told["backing-filename-format"] == "raw"
     subprocess.run(["qemu-img", "check", "-q", disk], check=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["disk.qcow2", "disk.raw"]
+
+
+@pytest.mark.parametrize(("used", "said"), [
+    (0, ""), (79, ""), (80, "its disk is 80 % full"), (94, "its disk is 94 % full"),
+    (95, "its disk is 95 % full: remove something, or make it larger with resize, before writing fails"),
+    (100, "its disk is 100 % full: remove something, or make it larger with resize, before writing fails"),
+])
+def test_an_owner_is_warned_at_80_and_urged_at_95_percent(used: int, said: str) -> None:
+    assert fullness.warning(100 << 20, 100 - used << 20) == said
+
+
+@pytest.mark.parametrize(("total", "free"), [(-1, -1), (0, 0), (10, 11), (10, -1)])
+def test_a_guest_that_says_nonsense_of_its_disk_is_not_warned(total: int, free: int) -> None:
+    assert fullness.warning(total, free) == ""
 
 
 def test_a_full_host_and_a_missing_image_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

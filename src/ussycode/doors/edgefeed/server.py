@@ -16,6 +16,7 @@ import msgspec
 from prometheus_client import Counter, Gauge
 
 from ussycode.base.events import Event
+from ussycode.base.unreadable import UNREADABLE
 from ussycode.ports import App
 from ussycode.sharing import ops, visitors
 from ussycode.wire.edge import MAX_FRAME, Ack, Answer, Change, Down, Question, Up, Visitors
@@ -163,7 +164,7 @@ class FeedServer:
             await self._listen(edge, reader)
         except (OSError, asyncio.IncompleteReadError):
             self._drop(edge, "closed")
-        except (ValueError, msgspec.DecodeError):
+        except (ValueError, *UNREADABLE):
             self._drop(edge, "nonsense")
         finally:
             self._drop(edge, "closed")

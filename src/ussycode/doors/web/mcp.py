@@ -12,6 +12,7 @@ from starlette.responses import Response
 from ussycode.access import decide as scope
 from ussycode.access.facts import Caller
 from ussycode.base.errors import ErrorCode, Failure, Kind
+from ussycode.base.unreadable import UNREADABLE
 from ussycode.catalog import TREE, declined
 from ussycode.cmdline import lex
 from ussycode.cmdline.render import failure_document
@@ -187,7 +188,7 @@ def _welcome(given: Mapping[str, Any]) -> object:
 def _message(raw: bytes) -> dict[str, Any]:
     try:
         message = msgspec.json.decode(raw)
-    except msgspec.DecodeError as why:
+    except UNREADABLE as why:
         raise RpcError(PARSE, f"not JSON: {why}") from None
     if not isinstance(message, dict) or not isinstance(message.get("method"), str):
         raise RpcError(INVALID, "not one JSON-RPC request")

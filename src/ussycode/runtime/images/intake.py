@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ussycode.base.errors import ErrorCode, Failure, Kind
+from ussycode.base.unreadable import UNREADABLE
 from ussycode.runtime.images import kit, unpack, walled
 from ussycode.runtime.images.confine import confine
 from ussycode.runtime.images.ext4_reader import FileSystem
@@ -26,6 +27,7 @@ _PACKED = (b"\x1f\x8b", b"\x28\xb5")
 _BLOB = re.compile(r"(?:\./)?blobs/sha256/([0-9a-f]{64})")
 _INITS = (b"sbin/init", b"usr/sbin/init", b"usr/lib/systemd/systemd")
 _NAME = "that was uploaded"
+_MISSING = BAD_IMAGE(name=_NAME, why="a part of it is missing")
 _COPY = 16 << 20
 
 NO_DISK = ErrorCode(
@@ -72,7 +74,7 @@ def result(work: Path) -> Taken:
     """How it went. Raises NO_DISK."""
     try:
         found = msgspec.json.decode((work / "result").read_bytes(), type=Taken)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         said = (work / "log").read_text(errors="replace")[-2000:]
         raise NO_DISK(why="reading it took more than is allowed").because(said) from None
     if found.failure:
@@ -177,7 +179,10 @@ def _files(work: Path, busybox: bytes | None) -> Taken:
         raise BAD_IMAGE(name=_NAME, why="its configuration speaks of other layers than its manifest")
     (work / UPLOAD).unlink()
     for number, layer in enumerate(manifest.layers):
-        os.link(_path(work, layer.digest), work / str(number))
+        try:
+            os.link(_path(work, layer.digest), work / str(number))
+        except FileNotFoundError:
+            raise _MISSING from None
     size = unpack.unpack(work, unpack.Job(runs.diff_ids), busybox)
     return Taken(size, config.decode(errors="replace"))
 
@@ -245,4 +250,4 @@ def _blob(work: Path, digest: str) -> bytes:
         with _path(work, digest).open("rb") as file:
             return file.read(MAX_MANIFEST)
     except FileNotFoundError:
-        raise BAD_IMAGE(name=_NAME, why="a part of it is missing") from None
+        raise _MISSING from None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.unreadable import UNREADABLE
 from ussycode.runtime.images.reference import DIGEST
 
 MAX_MANIFEST = 4 << 20
@@ -112,7 +113,7 @@ def read_manifest(name: str, digest: str, data: bytes) -> Manifest | str:
     """The manifest in `data`, or the digest of the one for linux/amd64 when it is an index. Raises BAD_IMAGE."""
     try:
         document = msgspec.json.decode(data, type=_Document)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise BAD_IMAGE(name=name, why="its manifest is not one") from None
     if document.manifests is not None:
         return _ours(name, document.manifests)
@@ -146,7 +147,7 @@ def read_config(name: str, data: bytes) -> Runs:
     """How the image with this configuration is run; what cannot be meant is left out. Raises BAD_IMAGE."""
     try:
         whole = msgspec.json.decode(data, type=_Config)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise BAD_IMAGE(name=name, why="its configuration is not one") from None
     if whole.architecture not in ("amd64", ""):
         raise BAD_IMAGE(name=name, why=f"it is made for {whole.architecture[:20]!r}")

@@ -19,6 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
 from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.unreadable import UNREADABLE
 from ussycode.runtime.images.manifest import ACCEPT, BAD_IMAGE, MAX_MANIFEST, Descriptor, Manifest, read_manifest
 from ussycode.runtime.images.reference import DIGEST, Reference
 from ussycode.runtime.images.registry_auth import Challenge, Credentials, challenge
@@ -289,7 +290,7 @@ class _Token(msgspec.Struct, frozen=True):
 def _token(reference: Reference, data: bytes) -> str:
     try:
         found = msgspec.json.decode(data, type=_Token)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise UNREACHABLE(registry=reference.registry, why="it gives no token") from None
     token = found.token or found.access_token
     if not token or not token.isascii() or not token.isprintable():

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from ussycode.base.errors import Failure
+from ussycode.base.unreadable import UNREADABLE
 from ussycode.runtime.images import ext4, kit, walled
 from ussycode.runtime.images.confine import confine
 from ussycode.runtime.images.layers import Blobs, Budget, read_layer
@@ -41,7 +42,7 @@ def result(work: Path) -> int:
     """Size of the disk in bytes. Raises BAD_LAYER with the reason when there is no disk."""
     try:
         found = msgspec.json.decode((work / "result").read_bytes(), type=Result)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         said = (work / "log").read_text(errors="replace")[-2000:]
         raise BAD_LAYER(why="unpacking it took more than is allowed").because(said) from None
     if found.failure:

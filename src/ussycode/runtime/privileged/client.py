@@ -5,8 +5,7 @@ import asyncio
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
+from ussycode.base.unreadable import UNREADABLE
 from ussycode.runtime.privileged.protocol import (
     HEADER,
     HELPER_GONE,
@@ -132,7 +131,7 @@ class HelperClient:
         try:
             async with asyncio.timeout(timeout):
                 reply = await self._exchange(encode(request))
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, msgspec.DecodeError) as error:
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, *UNREADABLE) as error:
             raise HELPER_GONE().because(error) from error
         if isinstance(reply, Refused):
             raise HELPER_REFUSED(why=reply.why)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from ussycode.base.unreadable import UNREADABLE
+
 _RECORD = "process.json"
 
 
@@ -26,7 +28,7 @@ def read(run: Path) -> Record | None:
     """The record in a VM's run folder; None when there is none or it was cut off."""
     try:
         return msgspec.json.decode((run / _RECORD).read_bytes(), type=Record)
-    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+    except (FileNotFoundError, NotADirectoryError, *UNREADABLE):
         return None
 
 

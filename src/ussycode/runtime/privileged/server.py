@@ -9,9 +9,9 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
 import structlog
 
+from ussycode.base.unreadable import UNREADABLE
 from ussycode.runtime.instance import Instance, make_folders
 from ussycode.runtime.kernel import BootFiles
 from ussycode.runtime.net.policy import USUAL, Policy
@@ -107,7 +107,7 @@ async def _talk(helper: Helper, reader: asyncio.StreamReader, writer: asyncio.St
 async def _answer(helper: Helper, body: bytes) -> Reply:
     try:
         request = decode_request(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         return Refused(f"not a request: {error}")
     reply = await aside(helper, request) if isinstance(request, LONG) else helper.do(request)
     if isinstance(reply, Refused):

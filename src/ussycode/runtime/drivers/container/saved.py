@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from ussycode.base.unreadable import UNREADABLE
 from ussycode.runtime.driver import Phase, Want
 from ussycode.runtime.guest.identity import Service
 from ussycode.runtime.publish import write_atomically
@@ -39,7 +40,7 @@ def load(folder: Path) -> Saved | None:
     """The state in a VM's folder; None when it is no container's or cannot be read."""
     try:
         return msgspec.json.decode((folder / _FILE).read_bytes(), type=Saved)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ussycode.base.errors import ErrorCode, Kind
+from ussycode.base.unreadable import UNREADABLE
 from ussycode.runtime import disks
 from ussycode.runtime.drivers.qemu.monitor import Monitor
 from ussycode.runtime.publish import flush, write_atomically
@@ -65,7 +66,7 @@ def is_sound(folder: Path, fits: str) -> bool:
     try:
         about = msgspec.json.decode((folder / _ABOUT).read_bytes(), type=About)
         return about.fits == fits and (about.size, about.crc) == _measured(folder / FILE)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return False
 
 

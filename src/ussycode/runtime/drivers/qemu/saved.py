@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from ussycode.base.unreadable import UNREADABLE
 from ussycode.runtime.driver import Phase, Want
 from ussycode.runtime.guest.identity import Service
 from ussycode.runtime.publish import write_atomically
@@ -78,7 +79,7 @@ def load(folder: Path) -> Saved | None:
     """The state in a VM's folder; None when there is none or it cannot be read."""
     try:
         return msgspec.json.decode((folder / _FILE).read_bytes(), type=Saved)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from ussycode.base.clock import Clock
 from ussycode.base.errors import ErrorCode, Failure, Kind
+from ussycode.base.unreadable import UNREADABLE
 from ussycode.runtime import disks
 from ussycode.runtime.drivers.qemu import memory
 from ussycode.runtime.drivers.qemu.monitor import Monitor
@@ -221,7 +222,7 @@ async def _unless_it_ends(watch: Watch, ready: Coroutine[None, None, None]) -> N
 def every(data: Path) -> Iterator[Template]:
     """The templates that the data folder tells of."""
     for place in sorted((data / "vms").glob(f"{PREFIX}*")):
-        with suppress(OSError, msgspec.DecodeError):
+        with suppress(OSError, *UNREADABLE):
             yield msgspec.json.decode((place / _ABOUT).read_bytes(), type=Template)
 
 
