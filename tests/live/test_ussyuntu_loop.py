@@ -57,16 +57,6 @@ def test_a_fresh_machine_holds_to_its_contract(place: Platform) -> None:
     assert place.ssh("box@localhost", made, seconds=120).out == "42\n42\nnpm\n"
 
 
-def test_a_person_at_a_terminal_is_greeted_and_a_program_is_not(place: Platform) -> None:
-    with place.terminal("ssh", "-p", str(place.ports["ssh"]), "box@localhost") as screen:
-        screen.until(r"this machine is yours(?s:.*)AGENTS.md(?s:.*)[$#] ")
-        screen.type("touch .hushlogin; exit\r")
-        assert screen.status() == 0
-    with place.terminal("ssh", "-p", str(place.ports["ssh"]), "box@localhost") as screen:
-        assert "yours" not in screen.until(r"[$#] ")
-    assert place.ssh("box@localhost", "rm .hushlogin; echo only this").out == "only this\n"
-
-
 def test_git_clones_and_pushes_over_https_with_a_token(place: Platform, tmp_path: Path) -> None:
     """The token is git's password; the app behind reads who it was and what the token says, but never the token."""
     server = (Path(__file__).parent / "git_server.py").read_bytes()
@@ -169,6 +159,14 @@ def test_who_is_given_a_shell_jumps_to_the_guests_own_sshd_until_it_is_taken_bac
     done = place.program(*jump, seconds=60, who="guest")
     assert (done.status, done.out) == (0, "ussy\n"), done.err
     assert place.ssh("box@localhost", "echo in", who="guest").out == "in\n"
+    at_terminal = ("ssh", "-p", str(place.ports["ssh"]), "box@localhost")
+    with place.terminal(*at_terminal, who="guest") as screen:
+        screen.until(r"this machine is yours(?s:.*)AGENTS.md(?s:.*)[$#] ")
+        screen.type("touch .hushlogin; exit\r")
+        assert screen.status() == 0
+    with place.terminal(*at_terminal, who="guest") as screen:
+        assert "yours" not in screen.until(r"[$#] ")
+    assert place.ssh("box@localhost", "rm .hushlogin").status == 0
     assert place.lobby("share", "remove", "box", "visitor").status == 0
     until(lambda: guest_keys(place) == 1, 20, "the removal in the guest")
     assert place.program(*jump, seconds=60, who="guest").status == 255
