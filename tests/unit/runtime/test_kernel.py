@@ -1,16 +1,20 @@
 """The guest kernel: taken out of a real .deb, kept, and never half there."""
 from __future__ import annotations
 
+import argparse
 import gzip
 import hashlib
 import lzma
 import struct
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ussycode import config as settings
 from ussycode.base.errors import Failure
+from ussycode.cli.image import image
 from ussycode.runtime import bzimage, kernel
 
 ELF = b"\x7fELF" + bytes(range(200)) * 20
@@ -128,11 +132,32 @@ def test_the_kernel_is_fetched_once_and_then_needs_nobody(archive: Archive, tmp_
     assert archive.asked.read_text() == ""
 
 
+def test_another_kernel_module_or_guest_program_is_another_boot(archive: Archive, tmp_path: Path) -> None:
+    """Templates and written memory go by it: what was begun by other code is not gone on with."""
+    first = kernel.fetch_kernel(tmp_path)
+    other = replace(first, modules={**first.modules, "virtio": b"another"})
+    assert len({kernel._digest(first, b"init"), kernel._digest(first, b"other"), kernel._digest(other, b"init"),
+                kernel._digest(replace(first, digest="0" * 64), b"init")}) == 4
+
+
 def test_an_update_moves_to_the_newer_package(archive: Archive, tmp_path: Path) -> None:
     old = kernel.fetch_kernel(tmp_path)
     archive.publish("6.1.2-1")
     assert kernel.fetch_kernel(tmp_path).version == old.version
     assert kernel.fetch_kernel(tmp_path, update=True).version == "6.1.2-1"
+
+
+def test_the_operator_moves_to_a_newer_kernel(
+    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without a way to it, guests would run the first kernel for ever, with all its holes."""
+    asked, config = argparse.Namespace(what="kernel"), settings.load({"data_dir": str(tmp_path)}, {})
+    assert image(config, asked) == 0
+    assert "6.1.1-1 is the newest" in capsys.readouterr().out
+    archive.publish("6.1.2-1")
+    assert image(config, asked) == 0
+    assert "6.1.1-1 -> 6.1.2-1" in capsys.readouterr().out
+    assert kernel.fetch_kernel(tmp_path / "cache").version == "6.1.2-1"
     assert kernel.fetch_kernel(tmp_path).version == "6.1.2-1"
 
 

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from tests.contract.check_driver import want
@@ -15,6 +17,8 @@ from ussycode.base.clock import ManualClock
 from ussycode.runtime.drivers.qemu.template import TEMPLATE_FAILED, Class, Template
 from ussycode.runtime.drivers.qemu.templates import RETRY_SECONDS, Limits, Templates
 from ussycode.runtime.images.store import Image
+from ussycode.runtime.instance import Instance
+from ussycode.runtime.privileged.protocol import Held
 
 SIZE = 100 << 20
 WANT = want()
@@ -44,6 +48,7 @@ class Shop:
     layers: Layers
     made: list[Class] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
     broken: bool = False
 
     async def make(self, of: Class, image: Image | None) -> Template:
@@ -54,6 +59,9 @@ class Shop:
 
     async def remove(self, template: Template) -> None:
         self.removed.append(template.id)
+
+    async def end(self, machine: str) -> None:
+        self.ended.append(machine)
 
     def is_whole(self, template: Template) -> bool:
         return True
@@ -131,6 +139,44 @@ async def test_what_cannot_be_made_or_copied_is_not_tried_over_and_over() -> Non
         assert one.kernel(WANT) is None
         await worked(one)
     assert len(shop.made) == 3 and one.held == [], "after two in a row the next has to wait"
+
+
+class Helper:
+    """Holds the memory of templates, and nothing else."""
+
+    def __init__(self, *held: Held) -> None:
+        self.held, self.dropped = held, list[str]()
+
+    async def templates(self) -> tuple[Held, ...]:
+        return self.held
+
+    async def template_drop(self, template: str) -> None:
+        self.dropped.append(template)
+
+
+async def test_what_was_made_with_another_kernel_or_qemu_is_made_anew(tmp_path: Path) -> None:
+    """`build` says what a template is made of besides its image; size and image are in its class."""
+    one, shop = templates()
+    instance = Instance(7, tmp_path, ipaddress.IPv4Network("10.199.0.0/16"), tmp_path / "run")
+    held: list[Held] = []
+    for number, build in enumerate(("QEMU 7.2 tcg cpu kernel", "QEMU 7.2 tcg cpu newer", "QEMU 8.2 tcg cpu kernel")):
+        made = Template(f"{number}" * 32, Class("", "", 1, 512, build), "", 1, 0, 0.0, SIZE)
+        folder = instance.vm_data(made.machine)
+        folder.mkdir(parents=True)
+        (folder / "template.json").write_bytes(msgspec.json.encode(made))
+        held.append(Held(made.id, SIZE, True))
+    helper = Helper(*held, Held("f" * 32, SIZE, False))
+    shop.instance, shop.helper = instance, helper  # type: ignore[attr-defined]
+    await one.open("QEMU 7.2 tcg cpu newer")
+    assert [made.id for made in one.held] == ["1" * 32] and one.figures.size == SIZE
+    assert shop.removed == ["0" * 32, "2" * 32] and helper.dropped == ["f" * 32]
+    assert sorted(shop.ended) == ["tpl_" + "0" * 16, "tpl_" + "2" * 16]
+    assert one.kernel(replace(WANT, memory_mib=512)) is not None
+    await one.close()
+    other, shop2 = templates(0)
+    shop2.instance, shop2.helper = instance, Helper(held[1])  # type: ignore[attr-defined]
+    await other.open("QEMU 7.2 tcg cpu newer")
+    assert other.held == [] and shop2.removed == ["1" * 32], "an operator who wants none has none"
 
 
 @pytest.mark.parametrize("most", [0])

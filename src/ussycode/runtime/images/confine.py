@@ -42,9 +42,14 @@ def confine(folder: Path) -> bool:
     return _landlock(folder)
 
 
-def _landlock(folder: Path) -> bool:
+def landlock() -> int:
+    """Version of Landlock that the kernel has; 0 for none."""
     libc = ctypes.CDLL(None, use_errno=True)
-    version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)
+    return max(0, int(libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)))
+
+
+def _landlock(folder: Path) -> bool:
+    libc, version = ctypes.CDLL(None, use_errno=True), landlock()
     if version < 1:
         return False
     rules = _Ruleset(_EXECUTE | _WRITE | _READ | _CHANGES, _BIND_AND_CONNECT if version >= _NET_SINCE else 0)
