@@ -5,6 +5,7 @@ import asyncio
 import os
 import shutil
 import socket
+import statistics
 import subprocess
 import tempfile
 import time
@@ -42,6 +43,7 @@ def run(report: Report) -> None:
             if name == "debian-min":
                 _memory(report, place)
                 _bytes(report, place)
+                _beside_a_glutton(report, place)
 
 
 @contextmanager
@@ -114,6 +116,49 @@ def _note(report: Report, what: str, place: Platform, argv: tuple[str, ...], com
     rate = MEBIBYTES / (time.monotonic() - began)
     found = [values for name, _, values in report.rows if name == what]
     found[0].append(rate) if found else report.add(what, "MiB/s", [rate])
+
+
+GREED = """
+import os, threading, time
+def burn():
+    while True: pass
+def write():
+    with open("/var/tmp/greed", "wb", buffering=0) as file:
+        while True:
+            file.write(os.urandom(1 << 20))
+            if file.tell() > 1 << 28: os.fsync(file.fileno()); file.seek(0)
+held = []
+try:
+    while len(held) < 3000: held.append(bytearray(os.urandom(1 << 10) * 64))
+except MemoryError: pass
+for _ in range(20):
+    if not os.fork(): burn()
+threading.Thread(target=write).start(); burn()
+"""
+"""CPU, memory, processes and disk, as much as there is."""
+
+
+def _beside_a_glutton(report: Report, place: Platform) -> None:
+    """A command in one VM, alone and while another one eats everything it can."""
+    for name in ("calm", "greedy"):
+        assert place.lobby("new", "--name", name, seconds=120).status == 0
+    alone = [_answered(place) for _ in range(4 * ROUNDS)]
+    words = "cat > /tmp/greed.py; (setsid python3 /tmp/greed.py >/dev/null 2>&1 </dev/null &)"
+    assert place.ssh("greedy@localhost", words, stdin=GREED.encode()).status == 0
+    time.sleep(5)  # until it has begun with everything; nothing tells
+    beside = [_answered(place) for _ in range(4 * ROUNDS)]
+    report.add("`ssh VM true`, nothing beside it", "s", alone)
+    report.add("`ssh VM true` beside a VM that eats all it can", "s", beside)
+    ratio = statistics.median(beside) / statistics.median(alone)
+    report.notes.append(f"a command beside a greedy VM takes {ratio:.2f} x what it takes alone")
+    for name in ("calm", "greedy"):
+        place.lobby("rm", name, "--now", seconds=60)
+
+
+def _answered(place: Platform) -> float:
+    began = time.monotonic()
+    assert place.ssh("calm@localhost", "true").status == 0
+    return time.monotonic() - began
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 
 from tests import registry_rig
 from tests.live.rig import Done, Platform, logs, platform, until
-from tests.registry_rig import RegistryRig, layer
+from tests.registry_rig import PASSWORD, USER, RegistryRig, layer
 from ussycode.runtime.images.store import Image, ImageStore
 from ussycode.runtime.kernel import BootFiles
 
@@ -84,10 +84,11 @@ def fill(registry: RegistryRig, debian: Image, systemd: Image) -> None:
 
 @dataclass
 class Anywhere:
-    """A platform that knows one registry on loopback."""
+    """A platform that knows two registries on loopback; one of them wants a name and a password."""
 
     platform: Platform
     registry: RegistryRig
+    private: RegistryRig
 
     def new(self, name: str, image: str, *more: str) -> Done:
         words = " ".join(("new", "--name", name, "--image", f"{self.registry.host}/{image}", *more))
@@ -117,11 +118,14 @@ def anywhere(
         )
     home = tmp_path_factory.mktemp("home")
     try:
-        with registry_rig.registry(tmp_path_factory.mktemp("registry")) as registry:
+        with registry_rig.registry(tmp_path_factory.mktemp("registry")) as registry, \
+                registry_rig.basic_registry(tmp_path_factory.mktemp("private") / "registry") as private:
             fill(registry, debian_min, systemd_min)
-            options = ("--default-image", "debian-min", "--registries", registry.host, "--containers", "true")
+            private.push("app", [layer({"etc/motto": b"for olive alone"})], {})
+            options = ("--default-image", "debian-min", "--registries", f"{registry.host},{private.host}",
+                       "--containers", "true")
             with platform(live / "data", home, live, *options) as made:
-                yield Anywhere(made, registry)
+                yield Anywhere(made, registry, private)
     finally:
         shutil.rmtree(live, ignore_errors=True)
 
@@ -135,7 +139,8 @@ def hard_link(source: str, target: str) -> None:
     ("debian:12", "dpkg --version", "Debian"),
     ("systemd", "systemctl is-system-running --wait; cat /proc/1/comm", "systemd"),
     ("alpine:3.20", "cat /etc/alpine-release; bin/app 9999 & id -un", "root"),
-    ("static", "id -u; ls / | head -3", "app"),
+    ("static", "for n in $(seq 100); do wget -qO- http://127.0.0.1:8000/ && break; sleep 0.1; done",
+     "uid=65532 gid=65532 cwd=/ "),
 ])
 def test_it_boots_and_takes_a_command(anywhere: Anywhere, image: str, command: str, said: str) -> None:
     name = "box-" + image.partition(":")[0]
@@ -181,6 +186,22 @@ def test_pulled_images_are_listed_and_removed_with_their_disks(anywhere: Anywher
     assert anywhere.platform.lobby(f"image rm {name}").status == 0
     assert f"{name}:latest" not in anywhere.platform.lobby("image ls").out
     assert anywhere.platform.lobby(f"image pull {anywhere.registry.host}/nothing").status == 1
+
+
+@pytest.mark.timeout(300)
+def test_a_private_image_boots_for_who_has_its_password_and_nobody_reads_that(anywhere: Anywhere) -> None:
+    name, place = f"{anywhere.private.host}/app", anywhere.platform
+    refused = place.lobby(f"new --name closed --image {name}", seconds=60)
+    assert refused.status == 1 and "has no image app that it gives to everybody" in refused.err, refused
+    made = place.lobby(f"new --name opened --image {name} --registry-auth {USER}:{PASSWORD}", seconds=120)
+    assert made.status == 0, made.err + logs(place.data)
+    assert anywhere.at("opened", "cat /etc/motto").out == "for olive alone"
+    assert "private" in place.lobby("image ls").out
+    assert place.lobby(f"new --name again --image {name}", seconds=120).status == 0, "who has it needs no password"
+    for file in (*place.data.glob("log/*"), *place.data.glob("control/*"), *place.data.glob("images/oci/*/image.json")):
+        assert not file.is_file() or PASSWORD.encode() not in file.read_bytes(), file
+    for vm in ("opened", "again"):
+        assert place.lobby(f"rm --now {vm}").status == 0
 
 
 @pytest.mark.timeout(200)

@@ -310,7 +310,7 @@ async def test_a_template_that_was_begun_when_control_died_goes_with_the_next_st
 
 @pytest.mark.timeout(900)  # the image may have to be built first
 async def test_a_copy_of_a_settled_system_is_a_system_of_its_own(
-    image_store: ImageStore, boot: BootFiles, ussyuntu: Image
+    image_store: ImageStore, boot: BootFiles, ussyuntu: Image, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """systemd, its journal and the user's services had started in the template, as nobody's."""
     shown = "printenv NUMBER QUOTED"
@@ -346,4 +346,10 @@ async def test_a_copy_of_a_settled_system_is_a_system_of_its_own(
         assert (driver.templates.figures.forked, driver.templates.figures.failed) == (3, 0)
         again = (await says(driver, WHO, given.vm)).splitlines()
         assert again[:3] == told[1][:3] and again[3] not in (told[0][3], told[1][3])
+        monkeypatch.setattr(machine, "FORK_SECONDS", 0.0)
+        late = one_of(4, image="ussyuntu", memory_mib=512)
+        await made(driver, late)
+        assert driver.templates.figures.failed == 2, "neither the system nor the kernel said in time that it was well"
+        assert await says(driver, "hostname; cat /etc/machine-id; echo $NUMBER", late.vm) == (
+            f"demo4\n{hashlib.sha256(late.vm.encode()).hexdigest()[:32]}\n4"), "so it booted from its image"
         await driver.close()
