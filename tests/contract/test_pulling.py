@@ -177,14 +177,19 @@ async def test_a_registry_that_stalls_keeps_nobody_else_waiting(open_registry: R
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as stalls:
         place = f"127.0.0.1:{stalls.sockets[0].getsockname()[1]}"
         by = puller(store, open_registry.host, place)
-        hanging = [asyncio.create_task(pulled(by, f"{place}/x")) for _ in range(pulling.MAX_PULLS_OF_ONE)]
+        hanging = [asyncio.create_task(pulled(by, f"{place}/x")) for _ in range(pulling.MAX_ASKING_OF_ONE)]
         await asked.wait()
-        for _ in hanging:
+        while by._asking["usr_a"] < pulling.MAX_ASKING_OF_ONE:
+            await asyncio.sleep(0)
+        with pytest.raises(Failure, match="8 images are being pulled already"):
+            await pulled(by, f"{place}/x")
+        for _ in range(pulling.MAX_PULLS_OF_ONE):
             await by._unpacking.acquire()
         assert await pulled(by, f"{open_registry.host}/quick", owner="usr_b")
         for task in hanging:
             task.cancel()
         await asyncio.gather(*hanging, return_exceptions=True)
+        assert not +by._asking
 
 
 async def test_an_image_that_takes_too_long_to_unpack_is_ended(

@@ -1,11 +1,13 @@
 """The registry client against servers that break, lie and redirect."""
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import http.server
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,20 @@ async def test_a_manifest_has_a_bound_in_bytes_and_in_time(
     async with Registries(trusted=frozenset({server.host})).open(parse(f"{server.host}/app")) as registry:
         with pytest.raises(Failure, match=why):
             await registry.manifest()
+
+
+async def test_names_are_looked_up_where_nobody_else_waits(serve: object, tmp_path: Path) -> None:
+    """A name server that is silent may not keep others from what needs a thread, nor they the lookup."""
+    server, go_on = serve("whole"), threading.Event()  # type: ignore[operator]
+    with ThreadPoolExecutor(1) as only:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(only)
+        busy = loop.run_in_executor(None, go_on.wait)
+        place = f"localhost:{server.server_port}"
+        async with asyncio.timeout(20), Registries(trusted=frozenset({place})).open(parse(f"{place}/app")) as registry:
+            await registry.download(Descriptor(DIGEST, len(BLOB)), tmp_path / "blob", lambda _: None)
+        go_on.set()
+        await busy
 
 
 async def test_credentials_stay_with_the_registry_that_asked(serve: object, tmp_path: Path) -> None:

@@ -120,6 +120,23 @@ def test_without_root_up_says_how(tmp_path: Path) -> None:
     assert done.returncode == 1 and "needs root" in done.stderr and "sudo" in done.stderr
 
 
+def test_doctor_without_root_says_what_it_could_not_see(tmp_path: Path) -> None:
+    """The same twice in one process: as root, so that all of the program is read, and as somebody."""
+    code = f"""
+import contextlib, io, os, sys
+from ussycode.cli.main import run
+words = ["doctor", "--json", "--data-dir", "{tmp_path}/x"]
+with contextlib.redirect_stdout(io.StringIO()): run(words)
+os.setgid(12345); os.setuid(12345)
+sys.exit(run(words))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stderr
+    checks = {c["name"]: c for c in json.loads(done.stdout)}
+    assert not checks["root"]["ok"] and "no walls around VMs" in checks["root"]["found"]
+    assert {checks[name]["found"] for name in ("walls", "network")} == {"not looked at without root"}
+    assert "could not be looked at: Permission denied" in checks["disk"]["found"], "a folder that is root's alone"
+
+
 def test_doctor_and_status_speak_json(place: Platform) -> None:
     checks = {c["name"]: c for c in json.loads(place.ussycode("doctor", "--json").out)}
     assert {"root", "tools", "memory", "disk", "ports", "kvm", "kernel", "image", "network"} <= checks.keys()

@@ -59,6 +59,9 @@ def examine(config: Config) -> Iterator[Check]:
             yield look(config)
         except Failure as failure:
             yield Check(look.__name__.strip("_"), False, failure.sentence, failure.hint)
+        except OSError as error:
+            why = f"it could not be looked at: {error.strerror} ({error.filename})"
+            yield Check(look.__name__.strip("_"), False, why, "run: sudo ussycode doctor")
 
 
 def _root(_config: Config) -> Check:
@@ -236,9 +239,14 @@ def _network(config: Config) -> Check:
     from ussycode.runtime import instance as instances
     from ussycode.runtime.net.blockers import forward_blockers
 
+    if os.geteuid() != 0:
+        return Check("network", True, "not looked at without root")
     listed = subprocess.run(["nft", "-j", "list", "ruleset"], capture_output=True, timeout=20, check=False)
     mine = instances.load(config.data_dir)
-    found = forward_blockers(listed.stdout, mine.tap_prefix if mine else "uy") if listed.returncode == 0 else []
+    if listed.returncode != 0:
+        said = listed.stderr.decode(errors="replace").strip()[-200:]
+        return Check("network", False, f"the rules of this host cannot be read: {said}", "run: nft list ruleset")
+    found = forward_blockers(listed.stdout, mine.tap_prefix if mine else "uy")
     if found:
         return Check("network", False, "; ".join(found), "allow forwarding from the VMs' interfaces")
     return Check("network", True, "no firewall policy in the way of the VMs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -25,6 +26,8 @@ from ussycode.runtime.qcow2.writer import CHUNK, draw
 
 Config = Mapping[str, object]
 """An image's configuration, in OCI's words."""
+PACK_SECONDS, PACK_SECONDS_PER_MIB = 120.0, 0.2
+"""Time to look at all files of a disk once, and more of it for each MiB that it takes on the host."""
 _HEAD = 64 << 10
 """Bytes of a packing process's first line."""
 NOT_EXPORTED = ErrorCode(
@@ -57,13 +60,20 @@ class Source:
 class Export:
     """A file that is not there but as it is sent. `size` in bytes. To be closed, whether it was sent or not."""
 
-    def __init__(self, size: int, pieces: Callable[[], Iterator[bytes]], close: Callable[[], None]) -> None:
-        self.size, self._begin, self._close = size, pieces, close
+    def __init__(
+        self, size: int, pieces: Callable[[], Iterator[bytes]], close: Callable[[], None], waits_for: int = -1,
+    ) -> None:
+        """`waits_for` is where the pieces come from, a descriptor, when that is a process that may stand still."""
+        self.size, self._begin, self._close, self._waits_for = size, pieces, close, waits_for
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The file, once. Raises OSError."""
         pieces = self._begin()
-        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        while True:
+            if self._waits_for >= 0:
+                await walled.readable(self._waits_for)
+            if (piece := await asyncio.to_thread(next, pieces, None)) is None:
+                return
             yield piece
 
     def close(self) -> None:
@@ -106,28 +116,35 @@ def _note(config: Config) -> bytes:
 
 @dataclass
 class Packing:
-    """A process that turns a disk's files into an archive. To be closed, unless it became an Export."""
+    """A process that turns a disk's files into an archive. To be closed, unless it became an Export.
+
+    `seconds` is the time in which it has to have looked at everything once.
+    """
 
     process: subprocess.Popen[bytes]
     work: Path
+    seconds: float
 
-    def export(self) -> Export:
-        """What it sends, once it has looked at everything. Blocks. Raises BAD_FS."""
+    async def export(self) -> Export:
+        """What it sends, once it has looked at everything. Raises BAD_FS."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline(_HEAD)
+        out = self.process.stdout.fileno()
         try:
+            async with asyncio.timeout(self.seconds):
+                await walled.readable(out)
+                line = await asyncio.to_thread(self.process.stdout.readline, _HEAD)
             head = msgspec.json.decode(line, type=pack.Head)
-        except UNREADABLE:
+        except (TimeoutError, *UNREADABLE):
             said = (self.work / "log").read_text(errors="replace")[-2000:]
             raise BAD_FS(why="reading it took more than is allowed").because(said) from None
         if head.failure:
             raise BAD_FS(why=head.failure)
-        return Export(head.size, lambda: self._sent(head.size), self.close)
+        return Export(head.size, lambda: self._sent(head.size), self.close, out)
 
     def _sent(self, left: int) -> Iterator[bytes]:
         assert self.process.stdout is not None
         while left:
-            piece = self.process.stdout.read1(min(left, CHUNK))  # type: ignore[attr-defined]
+            piece = self.process.stdout.read(min(left, CHUNK))
             if not piece:
                 raise OSError("the process that reads the disk ended")
             left -= len(piece)
@@ -152,7 +169,9 @@ def begin_packing(form: Form, disk: Source, config: Config) -> Packing:
         )
         work = Path(tempfile.mkdtemp(prefix="ussycode-export-"))
         (work / "job").write_bytes(msgspec.json.encode(job))
-        return Packing(walled.start("pack", work, fds=fds, stdout=subprocess.PIPE), work)
+        held_by_it = sum(os.fstat(fd).st_blocks * 512 for fd in fds)
+        seconds = PACK_SECONDS + PACK_SECONDS_PER_MIB * (held_by_it >> 20)
+        return Packing(walled.start("pack", work, fds=fds, stdout=subprocess.PIPE), work, seconds)
 
 
 def empty(gib: int) -> Export:

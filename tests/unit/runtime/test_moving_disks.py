@@ -1,6 +1,7 @@
 """Disks that leave as archives and come back as files of strangers; what is hostile is refused with a sentence."""
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import io
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from ussycode.base.errors import Failure
 from ussycode.runtime import export
-from ussycode.runtime.export import Form, Source
+from ussycode.runtime.export import Export, Form, Source
 from ussycode.runtime.images import disk as disks
 from ussycode.runtime.images import intake, pack
 from ussycode.runtime.images.ext4_reader import FileSystem
@@ -81,11 +82,18 @@ def taken(folder: Path, data: bytes | Path, limit: int = LIMIT) -> Taken:
 
 def sent(form: Form, raw: Path, out: Path) -> Path:
     config, disk = written(WAY), Source((), raw, raw.stat().st_size)
-    made = export.of_disk(disk, config) if form is Form.QCOW2 else export.begin_packing(form, disk, config).export()
-    data = b"".join(made._begin())
-    made.close()
-    assert len(data) == made.size
-    out.write_bytes(data)
+
+    async def read() -> bytes:
+        made = export.of_disk(disk, config) if form is Form.QCOW2 else await packed()
+        async with made:
+            data = b"".join([piece async for piece in made.chunks()])
+            assert len(data) == made.size
+            return data
+
+    async def packed() -> Export:
+        return await export.begin_packing(form, disk, config).export()
+
+    out.write_bytes(asyncio.run(read()))
     return out
 
 

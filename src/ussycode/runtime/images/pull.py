@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ MAX_PULLS = 16
 """Downloads at once; a slow registry holds one place of many."""
 MAX_PULLS_OF_ONE = 2
 """Downloads at once of one account."""
+MAX_ASKING_OF_ONE = 8
+"""Registries that one account may be asking at once what a tag means."""
 MAX_UNPACKING = MAX_PULLS_OF_ONE + 1
 """Images unpacked at once: more than one account can have, so that a hostile image keeps nobody else waiting."""
 UNPACK_SECONDS, UNPACK_SECONDS_PER_MIB = 120.0, 2.0
@@ -91,6 +94,7 @@ class Puller:
     registries: Registries
     clock: Clock
     _works: dict[str, _Work] = field(default_factory=dict)
+    _asking: Counter[str] = field(default_factory=Counter)
     _unpacking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_UNPACKING))
 
     async def pull(self, wanted: Pull, show: Show) -> Image:
@@ -98,15 +102,24 @@ class Puller:
 
         Raises the registry's failures, TOO_MANY_PULLS, NO_ROOM_TO_PULL, PULL_TOO_SLOW, BAD_IMAGE, BAD_LAYER.
         """
-        async with self.registries.open(wanted.reference, wanted.credentials) as registry:
-            await show(f"asking {wanted.reference.registry}")
-            manifest = await registry.manifest()
+        await show(f"asking {wanted.reference.registry}")
+        manifest = await self._manifest(wanted)
         name = wanted.name(manifest.digest)
         found = self.store.find(name)
         if found is not None:
             os.utime(found.disk.parent / "image.json")  # so that eviction takes those first that nobody wants
             return found
         return await self._share(name, wanted, manifest, show)
+
+    async def _manifest(self, wanted: Pull) -> Manifest:
+        if self._asking[wanted.owner] >= MAX_ASKING_OF_ONE:
+            raise TOO_MANY_PULLS(count=self._asking[wanted.owner])
+        self._asking[wanted.owner] += 1
+        try:
+            async with self.registries.open(wanted.reference, wanted.credentials) as registry:
+                return await registry.manifest()
+        finally:
+            self._asking[wanted.owner] -= 1
 
     def clean(self) -> None:
         """Remove what an earlier process left half done; to be called once, before the first pull."""
@@ -232,6 +245,6 @@ async def finished(process: subprocess.Popen[bytes], seconds: float = unpack.UNP
     """Wait for a process behind walls; it ends with us when we are cancelled. Raises TimeoutError."""
     try:
         async with asyncio.timeout(seconds):
-            await asyncio.to_thread(process.wait)
+            await walled.ended(process)
     finally:
         walled.end(process)

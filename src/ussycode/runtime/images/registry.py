@@ -7,8 +7,10 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -16,7 +18,6 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 
 from ussycode.base.errors import ErrorCode, Kind
 from ussycode.base.unreadable import UNREADABLE
@@ -31,6 +32,8 @@ SMALL_SECONDS = 60.0
 MAX_REDIRECTS = 5
 ATTEMPTS = 5
 """Times that one blob is asked for, each going on where the last one broke."""
+MAX_RESOLVING = 32
+"""Names asked for at once, in threads of their own: a name server that is silent takes none that others need."""
 CHUNK = 256 << 10
 MAX_TOKEN = 64 << 10
 
@@ -49,24 +52,35 @@ Seen = Callable[[int], None]
 """Told how many more bytes have arrived."""
 
 
+_RESOLVING = ThreadPoolExecutor(MAX_RESOLVING, "resolve")
+
+
 class _Guarded(AbstractResolver):
     """Resolves to public addresses only, unless the host is on the operator's list."""
 
     def __init__(self, trusted: frozenset[str]) -> None:
-        self._trusted, self._inner = trusted, ThreadedResolver()
+        self._trusted = trusted
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC,
     ) -> list[ResolveResult]:
         """Addresses of `host`; an OSError when any of them is not of the internet."""
-        found = await self._inner.resolve(host, port, family)
+        ask = partial(
+            socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG,
+        )
+        infos = await asyncio.get_running_loop().run_in_executor(_RESOLVING, ask)
+        found = [
+            ResolveResult(
+                hostname=host, host=str(address[0]), port=port, family=kind, proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            ) for kind, _, proto, _, address in infos
+        ]
         if not _trusts(self._trusted, host, port) and any(not public(one["host"]) for one in found):
             raise OSError(f"{host} is at a private address")
         return found
 
     async def close(self) -> None:
         """Nothing is held."""
-        await self._inner.close()
 
 
 def public(address: str) -> bool:

@@ -1,6 +1,7 @@
 """A process of its own for what strangers wrote: it begins with nothing of ours but the interpreter."""
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -34,13 +35,35 @@ def start(
         return subprocess.Popen(
             [f"ussycode-{module}", "-S", "-c", begin, "\n".join(paths), str(work)], executable="/proc/self/exe",
             env=env, pass_fds=sorted(own | set(fds)), stdin=subprocess.DEVNULL, stdout=stdout, stderr=log,
-            cwd="/", start_new_session=True,
+            cwd="/", start_new_session=True, bufsize=0,  # what was read is not kept where `readable` sees nothing of it
         )
 
 
 def begun() -> None:
     """To be called first in that process: what led it to its interpreter leads nobody else."""
     del os.environ["LD_LIBRARY_PATH"], os.environ["PYTHONHOME"]
+
+
+async def readable(fd: int) -> None:
+    """Until there is something to read, or nothing will ever be.
+
+    Not in a thread: of those there are few, and a process that stands still must not take one from everybody else.
+    """
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(fd, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(fd)
+
+
+async def ended(process: subprocess.Popen[bytes]) -> None:
+    """Until such a process has ended."""
+    fd = os.pidfd_open(process.pid)
+    try:
+        await readable(fd)
+    finally:
+        os.close(fd)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -34,7 +34,7 @@ from ussycode.runtime.privileged.client import HelperClient
 from ussycode.runtime.privileged.protocol import Accel
 
 T = TypeVar("T")
-PACKING = 2
+PACKING = 4
 """Disks whose files are looked through at once; sending them afterwards takes hardly anything."""
 BOOT_SECONDS = 60.0
 """Time a guest gets to answer, when the operator says nothing else."""
@@ -208,7 +208,7 @@ class QemuDriver:
             packing = await self._frozen(machine, image, lambda disk: exporting.begin_packing(form, disk, config))
             await self._sweep()
             try:
-                return await asyncio.to_thread(packing.export)
+                return await packing.export()
             except BaseException:
                 packing.close()
                 raise
