@@ -67,11 +67,13 @@ def operator() -> str:
 def access() -> str:
     """Who reaches what, as the test of it writes it down."""
     said = (
-        "`owner` has the VM, `invited` a share of its primary port, `port4000` one of port 4000, `shell` a shell; "
-        "`link` came through a share link, `ended` had a shell until yesterday, `stranger` has an account, `mallory` a "
-        "VM called trap. Port 3000 is public, port 4000 (another port) is not. `200 as WHO` is what the app was told; "
-        "401 asks to sign in; 404 is what a VM that does not exist answers. The test runs against the real listeners: "
-        "an edge over TLS, OpenSSH, `/exec`, and a custom domain.\n"
+        "`owner` has the VM, `invited` a share of its primary port, `port4000` one of port 4000 and one of the private "
+        "port that has a listener of its own, `shell` a shell; `link` came through a share link, `ended` had a shell "
+        "until yesterday, `stranger` has an account, `mallory` a VM called trap. Port 3000 is public, port 4000 is "
+        "not; `:public` and `:private` are two more ports, reached at `https://demo.localhost:PORT/`; `domain` is a "
+        "domain of the owner's, alone and with these two ports. `as WHO` is what the app was told; 401 asks to sign "
+        "in; 404 is what a VM that does not exist answers. `cookie` is of the host that is asked, the other cookies "
+        "are of one host alone. The test runs against the real listeners: an edge over TLS, OpenSSH, and `/exec`.\n"
     )
     return "\n".join(["# Who reaches what", "", NOTE, said, "```", REACH.read_text().rstrip(), "```", ""])
 

@@ -5,8 +5,10 @@ A row of `tests/golden/reach.txt` that changes is a change of policy, or a breac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -17,7 +19,6 @@ from tests.product.whole_world import DOMAIN, Whole, whole_world
 GOLDEN = Path(__file__).parents[1] / "golden" / "reach.txt"
 PRIMARY, PUBLIC, PRIVATE = "demo.localhost", "3000--demo.localhost", "4000--demo.localhost"
 CUSTOM, ELSEWHERE = "shop.test", "trap.localhost"
-HOSTS = (PRIMARY, PUBLIC, PRIVATE, CUSTOM)
 PEOPLE = ("owner", "invited", "port4000", "shell", "link", "ended", "stranger", "mallory")
 LINES = ("ssh demo true", "why demo", "share show demo", "share port demo")
 MAY = {"cmds": ["ssh", "why", "share show", "share port"]}
@@ -26,9 +27,41 @@ SSH = (
     ("-s", "demo@host", "sftp"),
 )
 """A shell, a shell through the lobby, ProxyJump, a forwarded port, sftp."""
+SAID = {
+    "no VM named demo": "no", 'VM "demo" not found': "no", "this key is not registered": "not known",
+    "nothing listens there inside the VM": "in",
+}
+"""What somebody who was refused, or whose port leads to no server, is told."""
 DAY = 86_400
 Shown = dict[str, tuple[str, str]]
 """Cookie and token by the name of a proof; both are empty for one that somebody cannot get."""
+
+
+class Address(NamedTuple):
+    """Where a request goes: a host, and the alternate port that is connected to, 0 for the ordinary one."""
+
+    host: str
+    port: int = 0
+
+    @property
+    def means(self) -> int:
+        """The port of the VM that it is for."""
+        label, ported, _ = self.host.partition("--")
+        return self.port or (int(label) if ported else 8000)
+
+
+def addresses(w: Whole) -> tuple[Address, ...]:
+    """Every way to the VM; of the two ports that listen for themselves the first is public."""
+    public, private = w.alternate
+    return (
+        Address(PRIMARY), Address(PUBLIC), Address(PRIVATE), Address(PRIMARY, public), Address(PRIMARY, private),
+        Address(CUSTOM), Address(CUSTOM, public), Address(CUSTOM, private),
+    )
+
+
+ON_VMS_HEAD = (
+    "primary", "3000--demo", "4000--demo", ":public", ":private", "domain", "domain:public", "domain:private",
+)
 
 
 @pytest.fixture
@@ -43,13 +76,15 @@ async def people(w: Whole, names: NameServer) -> dict[str, Person]:
     owner, mallory = made["owner"], made["mallory"]
     await w.does(owner, "new --name demo")
     await w.does(mallory, "new --name trap")
-    await w.serve("demo", 8000, 3000, 4000)
+    await w.serve("demo", 8000, 3000, 4000, *w.alternate)
     await w.serve("trap", 8000)
     names.says(CUSTOM, "CNAME", PRIMARY)
     assert "error" not in await w.does(owner, f"domain add demo {CUSTOM}")
-    await w.does(owner, "share set-public demo --port 3000")
+    for port in (3000, w.alternate[0]):
+        await w.does(owner, f"share set-public demo --port {port}")
     await w.does(owner, "share add demo invited")
-    await w.does(owner, "share add demo port4000 --port 4000")
+    for port in (4000, w.alternate[1]):
+        await w.does(owner, f"share add demo port4000 --port {port}")
     await w.does(owner, "share add demo shell --root")
     link = (await w.does(owner, "share add-link demo"))["url"]
     await redeem(w, made["link"], str(link))
@@ -81,91 +116,134 @@ async def proofs(w: Whole, person: Person) -> Shown:
     old = await w.cookie(person, PRIMARY)
     clock.advance(40 * DAY)
     demo, trap, api = f"v0@{PRIMARY}", f"v0@{ELSEWHERE}", f"v0@{DOMAIN}"
-    revoked = w.token(person, demo, ctx=1)
-    done = await w.place.base.run(await w.caller(person), f"ssh-key revoke-token --vm demo {revoked}")
-    label = "ssh-key generate-api-key --label"
-    handle = await w.place.base.run(await w.caller(person), f"{label} vm --vm demo")
-    made = handle.view.document() if handle.view is not None else {}
     over = int(clock.now()) - 1
+    opaque = await handles(w, person)
     return {
-        "cookie": ("HOST", ""), "cookie of trap": (await w.cookie(person, ELSEWHERE), ""),
+        "cookie": ("HOST", ""), "cookie of demo": (await w.cookie(person, PRIMARY), ""),
+        "cookie of its domain": (await w.cookie(person, CUSTOM), ""),
+        "cookie of trap": (await w.cookie(person, ELSEWHERE), ""),
         "cookie of the lobby": (await w.cookie(person, DOMAIN), ""), "cookie signed out": (gone, ""),
         "cookie expired": (old, ""), "usy0 of demo": ("", w.token(person, demo)),
+        "usy0 of its domain": ("", w.token(person, f"v0@{CUSTOM}")),
         "usy0 of trap": ("", w.token(person, trap)), "usy0 of the API": ("", w.token(person, api, **MAY)),
         "usy0 expired": ("", w.token(person, demo, exp=over)),
         "usy0 of API, expired": ("", w.token(person, api, exp=over, **MAY)),
-        "usy0 revoked": ("", revoked if done.failure is None else ""),
-        "usy1 of demo": ("", str(made.get("token", ""))),  # type: ignore[union-attr]
-        "usy1 of the API": ("", str((await w.does(person, f"{label} api --cmds '{','.join(MAY['cmds'])}'"))["token"])),
+        "usy0 revoked": ("", await revoked(w, person, "--vm demo", w.token(person, demo, ctx=1))),
+        "usy0 of API, revoked": ("", await revoked(w, person, "", w.token(person, api, ctx=1, **MAY))),
+        **{name: ("", token) for name, token in opaque.items()},
     }
 
 
-ON_VMS = frozenset({
-    "cookie", "cookie of trap", "cookie of the lobby", "cookie signed out", "cookie expired", "usy0 of demo",
-    "usy0 of trap", "usy0 of the API", "usy0 expired", "usy0 revoked", "usy1 of demo", "usy1 of the API",
-})
-ON_THE_API = frozenset({
-    "cookie of the lobby", "usy0 of demo", "usy0 of the API", "usy0 of API, expired", "usy1 of demo", "usy1 of the API",
-})
-BRIEFLY = frozenset({"cookie", "usy0 of demo", "usy0 of the API"})
-"""Of people who differ from others in what is shared with them only, the proofs that count."""
+async def handles(w: Whole, person: Person) -> dict[str, str]:
+    """The short tokens of somebody, by name; empty for those that they cannot make."""
+    clock, cmds = w.place.base.clock, f"--cmds '{','.join(MAY['cmds'])}'"
+    made = {
+        "usy1 of demo": await handle(w, person, "--vm demo"), "usy1 of trap": await handle(w, person, "--vm trap"),
+        "usy1 of the API": await handle(w, person, cmds),
+        "usy1 revoked": await revoked(w, person, "", await handle(w, person, "--vm demo")),
+        "usy1 of API, revoked": await revoked(w, person, "", await handle(w, person, cmds)),
+    }
+    clock.advance(-DAY)
+    made["usy1 expired"] = await handle(w, person, "--vm demo --exp 1h")
+    made["usy1 of API, expired"] = await handle(w, person, f"{cmds} --exp 1h")
+    clock.advance(DAY)
+    return made
 
 
-def asked(name: str, proofs: frozenset[str], shown: Shown) -> Shown:
-    """The proofs to try for somebody."""
-    wanted = proofs & BRIEFLY if name in ("port4000", "ended", "link") else proofs
-    return {proof: given for proof, given in shown.items() if proof in wanted}
+async def handle(w: Whole, person: Person, options: str) -> str:
+    """A short token made with `options`; empty when they may not."""
+    done = await w.place.base.run(await w.caller(person), f"ssh-key generate-api-key {options}")
+    made = done.view.document() if done.view is not None else {}
+    assert isinstance(made, dict)
+    return str(made.get("token", ""))
+
+
+async def revoked(w: Whole, person: Person, options: str, token: str) -> str:
+    """The token once it is refused; empty for who may not have that done."""
+    done = await w.place.base.run(await w.caller(person), f"ssh-key revoke-token {options} {token}") if token else None
+    return token if done is not None and done.failure is None else ""
+
+
+ON_VMS = (
+    "cookie", "cookie of demo", "cookie of its domain", "cookie of trap", "cookie of the lobby", "cookie signed out",
+    "cookie expired", "usy0 of demo", "usy0 of its domain", "usy0 of trap", "usy0 of the API", "usy0 expired",
+    "usy0 revoked", "usy1 of demo", "usy1 of trap", "usy1 of the API", "usy1 expired", "usy1 revoked",
+)
+ON_THE_API = (
+    "cookie of the lobby", "cookie of demo", "cookie of trap", "usy0 of demo", "usy0 of the API",
+    "usy0 of API, expired", "usy0 of API, revoked", "usy1 of demo", "usy1 of the API", "usy1 of API, expired",
+    "usy1 of API, revoked",
+)
 
 
 async def over_https(w: Whole, name: str, person: Person, shown: Shown) -> AsyncIterator[str]:
-    for proof, (cookie, token) in shown.items():
+    for proof in ON_VMS:
+        cookie, token = shown[proof]
         if cookie or token:
-            found = await asyncio.gather(*(one(w, person, host, cookie, token) for host in HOSTS))
-            yield f"https  {name:9} {proof:20} " + "  ".join(f"{what:16}" for what in found).rstrip()
+            found = await asyncio.gather(*(one(w, person, at, cookie, token) for at in addresses(w)))
+            yield row("https", name, proof, found)
         else:
             yield f"https  {name:9} {proof:20} cannot be made"
 
 
-async def one(w: Whole, person: Person, host: str, cookie: str, token: str) -> str:
-    given = await w.cookie(person, host) if cookie == "HOST" else cookie
-    return w.seen(await w.get(host, cookie=given, token=token))
+def row(door: str, name: str, proof: str, found: Sequence[str], width: int = 14) -> str:
+    return f"{door:6} {name:9} {proof:20} " + " ".join(f"{what:{width}}" for what in found).rstrip()
 
 
-async def over_exec(w: Whole, name: str, person: Person, shown: Shown) -> AsyncIterator[str]:
-    for proof, (cookie, token) in shown.items():
+async def one(w: Whole, person: Person, at: Address, cookie: str, token: str) -> str:
+    given = await w.cookie(person, at.host) if cookie == "HOST" else cookie
+    answer = await w.get(at.host, cookie=given, token=token, port=at.port)
+    assert answer.status != 200 or json.loads(answer.body)["app"] == f"demo:{at.means}"
+    return w.seen(answer).removeprefix("200 ")
+
+
+async def over_exec(w: Whole, name: str, shown: Shown) -> AsyncIterator[str]:
+    for proof in ON_THE_API:
+        cookie, token = shown[proof]
         if cookie or token:
-            given = await w.cookie(person, DOMAIN) if cookie == "HOST" else cookie
-            found = [str((await w.exec(line, token, given)).status) for line in LINES]
-            yield f"exec   {name:9} {proof:20} " + "  ".join(found)
+            yield row("exec", name, proof, [str((await w.exec(line, token, cookie)).status) for line in LINES], 10)
+        else:
+            yield f"exec   {name:9} {proof:20} cannot be made"
 
 
-async def over_ssh(name: str, person: Person) -> str:
-    found = await asyncio.gather(*(through(person, route) for route in SSH))
-    return f"ssh    {name:9} their key            " + "  ".join(f"{what:7}" for what in found).rstrip()
+async def over_ssh(w: Whole, name: str, person: Person) -> AsyncIterator[str]:
+    yield row("ssh", name, "their key", await asyncio.gather(*(through(person, route) for route in SSH)), 10)
+    old = await w.place.stranger(f"{name}-before")
+    line = (old.home / "key.pub").read_text().strip()
+    await w.does(person, f"ssh-key add {line}")
+    before = await through(old, SSH[0])
+    await w.does(person, f"ssh-key remove '{line}'")
+    assert before == await through(person, SSH[0])
+    yield row("ssh", name, "a key removed", await asyncio.gather(*(through(old, route) for route in SSH)), 10)
 
 
 async def through(person: Person, route: tuple[str, ...]) -> str:
     done = await person.ssh("-oLogLevel=INFO", *route, stdin=b"")
-    return "no" if "no VM named demo" in done.said or 'VM "demo" not found' in done.said else "in"
+    heard = [word for phrase, word in SAID.items() if phrase in done.said]
+    assert len(heard) == (done.status != 0), done
+    return heard[0] if heard else "in"
 
 
 async def rows(w: Whole, names: NameServer) -> AsyncIterator[str]:
     made = await people(w, names)
     shown = {name: await proofs(w, person) for name, person in made.items()}
-    yield "       who       with                 primary port      public port       another port      custom domain"
-    nobody = [w.seen(await w.get(host)) for host in HOSTS]
-    yield "https  nobody    nothing              " + "  ".join(f"{what:16}" for what in nobody).rstrip()
+    yield row("", "who", "with", ON_VMS_HEAD)
+    nobody = [w.seen(await w.get(at.host, port=at.port)).removeprefix("200 ") for at in addresses(w)]
+    yield row("https", "nobody", "nothing", nobody)
     for name, person in made.items():
-        async for row in over_https(w, name, person, asked(name, ON_VMS, shown[name])):
-            yield row
-    yield "       who       with                 ssh  why  show port"
-    yield "exec   nobody    nothing              " + "  ".join([str((await w.exec(line)).status) for line in LINES])
+        async for line in over_https(w, name, person, shown[name]):
+            yield line
+    yield row("", "who", "with", ("ssh", "why", "share show", "share port"), 10)
+    yield row("exec", "nobody", "nothing", [str((await w.exec(line)).status) for line in LINES], 10)
+    for name in made:
+        async for line in over_exec(w, name, shown[name]):
+            yield line
+    yield row("", "who", "with", ("shell", "lobby", "jump", "forward", "sftp"), 10)
+    nameless = await w.place.stranger("unknown")
+    yield row("ssh", "nobody", "an unknown key", [await through(nameless, route) for route in SSH], 10)
     for name, person in made.items():
-        async for row in over_exec(w, name, person, asked(name, ON_THE_API, shown[name])):
-            yield row
-    yield "       who       with                 shell    lobby    jump     forward  sftp"
-    for name, person in made.items():
-        yield await over_ssh(name, person)
+        async for line in over_ssh(w, name, person):
+            yield line
 
 
 async def test_who_reaches_what(whole: Whole, names: NameServer, request: pytest.FixtureRequest) -> None:

@@ -49,6 +49,8 @@ class Whole:
     port: int
     agents: Agents
     log: Path
+    alternate: tuple[int, ...]
+    """Ports that listen for the same port of every VM."""
     ids: dict[str, str] = field(default_factory=dict)
     """Handles by user id."""
 
@@ -91,19 +93,20 @@ class Whole:
         """A token that they sign with the real ssh-keygen."""
         return Signer(person.home / "key", person.key).token(json.dumps(payload), namespace)
 
-    async def connect(self, host: str) -> Client:
-        """A TLS connection that names `host`; who signed its certificate is other tests' business."""
+    async def connect(self, host: str, port: int = 0) -> Client:
+        """A TLS connection that names `host`, to an alternate port if one is given; who signed its certificate is
+        other tests' business."""
         return Client(*await asyncio.open_connection(
-            "127.0.0.1", self.port, ssl=_TRUSTING, server_hostname=host, limit=1 << 20,
+            "127.0.0.1", port or self.port, ssl=_TRUSTING, server_hostname=host, limit=1 << 20,
         ))
 
     async def get(self, host: str, path: str = "/", cookie: str = "", token: str = "", client: Client | None = None,
-                  accept: str = "application/json") -> Answer:
-        """One request, on a connection of its own unless `client` is given."""
-        speaking = client or await self.connect(host)
+                  accept: str = "application/json", port: int = 0) -> Answer:
+        """One request, on a connection of its own unless `client` is given; `port` is an alternate one."""
+        speaking = client or await self.connect(host, port)
         lines = f"Accept: {accept}\r\n" + (f"Cookie: __Host-ussycode={cookie}\r\n" if cookie else "")
         lines += f"Authorization: Bearer {token}\r\n" if token else ""
-        await speaking.send(f"GET {path} HTTP/1.1\r\nHost: {host}:{self.port}\r\n{lines}\r\n".encode())
+        await speaking.send(f"GET {path} HTTP/1.1\r\nHost: {host}:{port or self.port}\r\n{lines}\r\n".encode())
         answer = await speaking.answer()
         if client is None:
             speaking.close()
@@ -131,12 +134,15 @@ class Whole:
 @asynccontextmanager
 async def whole_world(program: Path, home: Path, names: NameServer, **options: str) -> AsyncIterator[Whole]:
     """A platform whose edge has its first snapshot; `options` are settings as text."""
-    https = edge_rig._listener()
+    https, others = edge_rig._listener(), (edge_rig._alternate(), edge_rig._alternate())
     port = https.getsockname()[1]
     async with AsyncExitStack() as stack:
-        place = await stack.enter_async_context(ssh_world(
-            program, home, dns_resolver=names.setting, exec_rate="100000", https_port=str(port), **options,
-        ))
+        for opened in (https, *others):
+            stack.callback(opened.close)
+        place = await stack.enter_async_context(ssh_world(program, home, **{
+            "dns_resolver": names.setting, "exec_rate": "100000", "https_port": str(port),
+            "alternate_ports": "3000-9999", **options,
+        }))
         place.base.clock.at = time.time()  # the edge has a clock of its own
         app = place.app
         tokens = TokenVerifier(app)
@@ -152,20 +158,21 @@ async def whole_world(program: Path, home: Path, names: NameServer, **options: s
             feed.serve(listening(home / "feed.sock")), serve_web(app, tokens, listening(home / "control.sock"), 30.0),
         ):
             stack.push_async_callback(_cancelled, asyncio.create_task(work))
-        process = await edge_rig._start(_settings(home, https, agent_port, port), https)
+        process = await edge_rig._start(_settings(home, https, others, agent_port), https, *others)
         stack.push_async_callback(edge_rig._end, process)
         await _connected(feed)
-        yield Whole(place, app, port, agents, home / "access.log")
+        yield Whole(place, app, port, agents, home / "access.log", tuple(one.getsockname()[1] for one in others))
 
 
-def _settings(home: Path, https: socket.socket, agent_port: int, port: int) -> EdgeSettings:
+def _settings(home: Path, https: socket.socket, others: tuple[socket.socket, ...], agent_port: int) -> EdgeSettings:
     authority = Authority.make(SystemClock())
     signer = authority.intermediate(DOMAIN)
     (home / "root.pem").write_bytes(authority.root_pem)
     return EdgeSettings(
         domain=DOMAIN, https_fds=[https.fileno()], control_socket=str(home / "control.sock"),
         feed_socket=str(home / "feed.sock"), ca_certificate=signer.certificate.decode(),
-        ca_key=signer.key.decode(), log_path=str(home / "access.log"), public_port=port, agent_port=agent_port,
+        ca_key=signer.key.decode(), log_path=str(home / "access.log"), public_port=https.getsockname()[1],
+        agent_port=agent_port, alternate_fds=[(one.fileno(), one.getsockname()[1]) for one in others],
     )
 
 

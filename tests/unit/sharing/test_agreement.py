@@ -22,8 +22,11 @@ from ussycode.app import NamedImages
 from ussycode.base import schema
 from ussycode.base.clock import ManualClock, SystemClock
 from ussycode.base.db import Database, Tx
+from ussycode.domains import store as domains
+from ussycode.domains.model import Covers, VmDomain
 from ussycode.doors.edge.bearer import Tokens
-from ussycode.doors.edge.facts import Known, Outcome
+from ussycode.doors.edge.domains import Domains
+from ussycode.doors.edge.facts import Judgement, Known, Outcome
 from ussycode.doors.edge.feed import Questions
 from ussycode.doors.edge.hosts import Hosts
 from ussycode.identity import addresses
@@ -39,8 +42,8 @@ from ussycode.wire.edge import EdgeSession, Snapshot
 NOW = ManualClock().at
 PEOPLE = ("olive", "ann", "bob", "carl")
 PORTS = (3000, 4000, 8000)
+CUSTOM = "shop.test"
 IMAGES = NamedImages(("debian-min",))
-HOSTS = Hosts("localhost")
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,22 @@ GIVEN = st.builds(
 WORLD = st.tuples(
     st.lists(GIVEN, max_size=8, unique_by=lambda g: (g.who, g.by_address, g.port)),
     st.frozensets(st.sampled_from(PORTS)), st.sampled_from(PORTS), st.frozensets(st.sampled_from(PEOPLE[1:])),
+    st.booleans(),
 )
-"""What was given, which ports are public, which is the primary one, and who has proven their address."""
+"""What was given, which ports are public, which is the primary one, who has proven their address, and whether the
+VM's domain is served."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What an edge knows after the same facts went over the feed."""
+
+    known: Known
+    hosts: Hosts
+
+    def judge(self, name: str, host: str, listener: int) -> Judgement:
+        """What it makes of a request by `name`, to an alternate port or to 0."""
+        return self.known.judge(self.hosts.target(host, listener), _cookie(name, host), NOW, False)
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +94,15 @@ def db() -> Iterator[Database]:
 @settings(max_examples=100, deadline=None)
 @given(world=WORLD)
 def test_everybody_who_judges_says_the_same(
-    db: Database, world: tuple[list[Given], frozenset[int], int, frozenset[str]],
+    db: Database, world: tuple[list[Given], frozenset[int], int, frozenset[str], bool],
 ) -> None:
-    given_out, public, primary, proven = world
+    given_out, public, primary, proven, served = world
     with undone(db) as tx:
         ids = {name: accounts.insert_user(tx, name, Role.NEWBIE, "", True).id for name in PEOPLE}
         for name, user in ids.items():
             accounts.insert_key(tx, user, f"SHA256:{name}", f"ssh-ed25519 {name}", name)
         _fill(tx, ids, given_out, public, primary, proven)
+        _own_domain(tx, ids["olive"], served)
         edge = _edge(tx, ids)
         for name in (*PEOPLE, "nobody"):
             caller = NOBODY if name == "nobody" else Caller(ids[name], name, via=Via.SESSION)
@@ -92,9 +110,10 @@ def test_everybody_who_judges_says_the_same(
             for port in PORTS:
                 made = decide(Action.VM_OPEN, Facts(caller, found, port, now=NOW))
                 assert made.allowed is _may_open(name, port, given_out, public, primary, proven), (name, port)
-                host = f"{port}--demo.localhost"
-                seen = edge.judge(HOSTS.target(host), _cookie(name, host), NOW, False)
-                assert (seen.outcome is Outcome.PROXY, seen.reason) == (made.allowed, made.reason), (name, port)
+                for host, listener in _addresses(port, primary):
+                    seen = edge.judge(name, host, listener)
+                    there = (made.allowed, made.reason) if host != CUSTOM or served else (False, "no_host")
+                    assert (seen.outcome is Outcome.PROXY, seen.reason) == there, (name, port, host, listener)
             shell = standing._judge(tx, _App(), f"SHA256:{name}", "vm_demo")  # type: ignore[arg-type]
             asked = decide(Action.VM_SHELL, Facts(caller, found, now=NOW))
             assert shell == asked and asked.allowed is _may_enter(name, given_out, proven), name
@@ -151,18 +170,33 @@ def _fill(
         ))
 
 
-def _edge(tx: Tx, ids: dict[str, str]) -> Known:
-    """What an edge knows after the same facts went over the feed."""
+def _own_domain(tx: Tx, owner: str, served: bool) -> None:
+    claimed = VmDomain("domain_1", "vm_demo", owner, CUSTOM, Covers.EXACT, NOW, NOW if served else 0.0)
+    domains.insert(tx, claimed)
+    if served:
+        domains.serve(tx, claimed)
+
+
+def _addresses(port: int, primary: int) -> list[tuple[str, int]]:
+    """Hosts that lead to a port of the VM, each with the alternate port connected to."""
+    named = [(f"{port}--demo.localhost", 0), ("demo.localhost", port), (CUSTOM, port)]
+    return named + ([("demo.localhost", 0), (CUSTOM, 0)] if port == primary else [])
+
+
+def _edge(tx: Tx, ids: dict[str, str]) -> Edge:
     made = facts.snapshot(tx, IMAGES, 1)
-    hosts = [f"{port}--demo.localhost" for port in PORTS]
+    hosts = ["demo.localhost", CUSTOM, *(f"{port}--demo.localhost" for port in PORTS)]
     sessions = [
         EdgeSession(hashlib.sha256(_cookie(name, host) or b"").hexdigest(), user, host, NOW + 60)
         for name, user in ids.items() for host in hosts
     ]
     sent = msgspec.msgpack.encode(msgspec.structs.replace(made, sessions=sessions))
-    edge = Known(Tokens(Questions(), SystemClock()))
-    edge.reset(msgspec.msgpack.decode(sent, type=Snapshot))
-    return edge
+    told = msgspec.msgpack.decode(sent, type=Snapshot)
+    known = Known(Tokens(Questions(), SystemClock()))
+    known.reset(told)
+    names = Domains(lambda: known.vms)
+    names.reset(told.domains)
+    return Edge(known, Hosts("localhost", names.vm_name))
 
 
 def _cookie(name: str, host: str) -> bytes | None:
