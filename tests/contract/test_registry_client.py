@@ -29,6 +29,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, mode: str) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.mode, self.elsewhere, self.heard = mode, "", list[tuple[str, dict[str, str]]]()
+        self.given = self.used = 0
 
     @property
     def host(self) -> str:
@@ -83,6 +84,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 time.sleep(0.02)
         except OSError:
             self.close_connection = True
+
+    def expiring(self, asked: dict[str, str]) -> None:
+        """Each token is good for one blob."""
+        realm = f'Bearer realm="http://{self.server.host}/token",service="x"'
+        if self.path.startswith("/token"):
+            self.server.given += 1
+            self.send(200, b'{"access_token": "t%d"}' % self.server.given)
+        elif asked.get("authorization") == f"Bearer t{self.server.given}" and self.server.used < self.server.given:
+            self.server.used = self.server.given
+            self.send(200, BLOB)
+        else:
+            self.send(401, b"", ("WWW-Authenticate", realm))
 
     def tokens(self, asked: dict[str, str]) -> None:
         """Sends everybody to a token server (itself) whose token has no end."""
@@ -155,6 +168,16 @@ async def test_a_manifest_has_a_bound_in_bytes_and_in_time(
     async with Registries(trusted=frozenset({server.host})).open(parse(f"{server.host}/app")) as registry:
         with pytest.raises(Failure, match=why):
             await registry.manifest()
+
+
+async def test_a_token_that_expires_in_the_middle_is_replaced(serve: object, tmp_path: Path) -> None:
+    """Large images take longer than a token lives."""
+    server = serve("expiring")  # type: ignore[operator]
+    async with Registries(trusted=frozenset({server.host})).open(parse(f"{server.host}/app")) as registry:
+        for number in range(3):
+            await registry.download(Descriptor(DIGEST, len(BLOB)), tmp_path / str(number), lambda _: None)
+    tokens = [path for path, _ in server.heard if path.startswith("/token")]
+    assert len(tokens) == 3 and server.given == 3
 
 
 async def test_names_are_looked_up_where_nobody_else_waits(serve: object, tmp_path: Path) -> None:

@@ -217,6 +217,37 @@ except TimeoutError: print(came)"""
     assert pair.dropped("download limit") > before
 
 
+async def test_questions_and_pings_have_a_limit(pair: Pair) -> None:
+    """The host's own answers are no way to keep it busy, also when all of them go to the same place."""
+    script = f"""
+import socket, struct
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5)
+s.sendto(b"?" * 30, ("{GATEWAY}", 53)); s.recv(100)
+for _ in range(2000): s.sendto(b"?" * 30, ("{GATEWAY}", 53))
+p = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1); p.settimeout(1); heard = 0
+for n in range(200):
+    body = struct.pack(">BBHHH", 8, 0, 0, 9, n); total = sum(struct.unpack(">4H", body))
+    p.sendto(struct.pack(">BBHHH", 8, 0, 0xFFFF - total, 9, n), ("{GATEWAY}", 0))
+try:
+    while True: heard += p.recv(200)[20] == 0
+except TimeoutError: print(heard)"""
+    questions, pings = pair.dropped("too many questions"), pair.dropped("too many pings")
+    loop = asyncio.get_running_loop()
+    with facing.udp(pair.node.instance.dns_port) as door:
+
+        def answer() -> None:
+            words, who = door.recvfrom(100)
+            door.sendto(words, who)
+
+        loop.add_reader(door, answer)
+        status, heard = await pair.python(TWO.vm, script)
+        loop.remove_reader(door)
+    assert status == 0 and 0 < int(heard) < 150, heard
+    assert pair.dropped("too many questions") > questions + 500
+    assert pair.dropped("too many pings") > pings
+    assert await pair.pings(ONE.vm, GATEWAY), "the other guest's are answered"
+
+
 async def test_a_guest_opens_so_many_connections_and_the_other_one_does_not_feel_it(pair: Pair) -> None:
     script = f"""
 import socket, time

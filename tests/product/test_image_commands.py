@@ -15,8 +15,8 @@ HEX = "cd" * 32
 class Shelf:
     """A registry that has everything, and a disk for each."""
 
-    def __init__(self) -> None:
-        self.here: dict[str, Image] = {}
+    def __init__(self, size: int = 1 << 28) -> None:
+        self.here, self.size = dict[str, Image](), size
 
     def names(self) -> Sequence[str]:
         return ["debian-min"]
@@ -32,7 +32,7 @@ class Shelf:
 
     async def pull(self, wanted: Pull, show: Callable[[str], Awaitable[None]]) -> Image:
         name = wanted.name(f"sha256:{HEX}")
-        self.here[name] = Image(name, HEX, Path("/x"), "root", "tiny", 1 << 28, 0.0, 0, 8080, {}, "")
+        self.here[name] = Image(name, HEX, Path("/x"), "root", "tiny", self.size, 0.0, 0, 8080, {}, "")
         return self.here[name]
 
     async def forget(self, image: str) -> None:
@@ -55,6 +55,19 @@ async def test_pull_list_boot_and_remove() -> None:
         assert (await w.fails(peter, "image rm nothing:1"))[0] == "image.not_pulled"
         assert await w.does(olive, "image rm alpine:3.20") == {"removed": [pinned]}
         assert shelf.here == {}
+
+
+async def test_a_disk_is_as_large_as_asked_and_counted_so() -> None:
+    """An image's file system does not shrink: less is refused, not given in silence beyond the quota."""
+    async with world() as w:
+        shelf = Shelf(size=7 << 30)
+        w.app = replace(w.app, images=shelf)
+        newbie = await w.person("newbie")
+        assert await w.fails(newbie, "new --name small --image big:1 --disk 6G") == ("vm.disk_too_small", 2)
+        await w.does(newbie, "new --name whole --image big:1")
+        assert [(told.name, told.disk_gib) for told in w.driver.told.values()] == [("whole", 7)]
+        assert (await w.does(newbie, "quota"))["quota"]["disk_gib"]["used"] == 7  # type: ignore[index]
+        assert (await w.fails(newbie, "new --name two1a --image big:1 --disk 9G"))[0] == "quota.disk"
 
 
 async def test_a_private_image_is_its_owners_alone() -> None:

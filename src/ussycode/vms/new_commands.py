@@ -165,6 +165,8 @@ async def new(ctx: Ctx, a: New) -> NewView:
     if image not in ctx.app.images.names():
         await ops.require_room(ctx.app, ctx.permit, a.name, size)
         image = await images.choose(ctx.app, ctx.permit, image, a.registry_auth, ctx.talk.progress)
+    if a.disk is None:
+        size = replace(size, disk_gib=max(size.disk_gib, ops.least_disk(ctx.app, image)))
     tags = tuple(dict.fromkeys(t for some in a.tag for t in some))
     made = await ops.create(ctx.app, ctx.permit, ops.Spec(
         a.name, image, a.env, size, Isolation(a.isolation), a.command, a.comment, tags, Egress(a.egress), a.wake,

@@ -39,6 +39,10 @@ FOREIGN_DISK = ErrorCode(
     "vm.foreign_disk", Kind.CONFLICT, "a disk that was uploaded boots in VMs only: the host's kernel must not mount it",
     hint="leave --isolation out, or import its files as a tar",
 )
+DISK_TOO_SMALL = ErrorCode(
+    "vm.disk_too_small", Kind.USAGE, "the file system of {image} needs a disk of {least} GiB, not {asked}",
+    hint="ask for {least}G, or leave --disk out",
+)
 HOST_FULL = ErrorCode("vm.host_full", Kind.UNAVAILABLE, "no address is left for another VM", hint="remove a VM")
 NOT_UP = ErrorCode("vm.not_up", Kind.UNAVAILABLE, "VM {name} did not come up: {why}", hint="try: restart {name}")
 NOT_MADE = ErrorCode(
@@ -92,13 +96,16 @@ class Spec:
 async def create(app: App, permit: Permit, spec: Spec, talk: Talk) -> Vm:
     """Reserve a VM and wait until it answers; who presses Ctrl-C meanwhile has no VM afterwards.
 
-    Raises NAME_TAKEN, a quota, NO_SUCH_IMAGE, NOT_ENABLED or HOST_FULL with nothing left behind; NOT_MADE removed
-    the VM again; SLOW leaves it, because it may still come up.
+    Raises NAME_TAKEN, a quota, NO_SUCH_IMAGE, DISK_TOO_SMALL, NOT_ENABLED or HOST_FULL with nothing left behind;
+    NOT_MADE removed the VM again; SLOW leaves it, because it may still come up.
     """
     _require_env(spec.env)
     if spec.isolation is Isolation.CONTAINER and not app.config.containers:
         raise NOT_ENABLED()
     image = app.images.find(spec.image)
+    least = least_disk(app, spec.image)
+    if spec.isolation is Isolation.VM and spec.size.disk_gib < least:
+        raise DISK_TOO_SMALL(image=spec.image.partition("#")[0], least=least, asked=spec.size.disk_gib)
     if image is not None and image.foreign and spec.isolation is Isolation.CONTAINER:
         raise FOREIGN_DISK()
     if spec.image not in app.images.names() and image is None:
@@ -113,6 +120,12 @@ async def create(app: App, permit: Permit, spec: Spec, talk: Talk) -> Vm:
     talk.undone_by(undo)
     await talk.progress(f"{'copying to' if spec.origin.kind is OriginKind.VM else 'booting'} {vm.name}")
     return await until_up(app, vm, remove_on_failure=True)
+
+
+def least_disk(app: App, image: str) -> int:
+    """GiB below which no VM's disk of this image can be, since its file system is so large; 0 when it is not here."""
+    found = app.images.find(image)
+    return 0 if found is None else -(-found.size >> 30)
 
 
 def reserve(tx: Tx, permit: Permit, spec: Spec) -> Vm:

@@ -143,13 +143,13 @@ comment "too many connections"
   }}
   chain to_host {{ type filter hook input priority filter; policy accept;
     iifname {taps} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
-    iifname {taps} ct state established,related accept
-    iifname {taps} ct status dnat tcp dport {metadata} accept
     iifname {taps} ct status dnat th dport {dns} update @queries {{ iifname limit rate over \
 {QUERIES_PER_SECOND}/second burst {QUERIES_PER_SECOND} packets }} counter drop comment "too many questions"
+    iifname {taps} icmp type echo-request update @pings {{ iifname limit rate over \
+{PINGS_PER_SECOND}/second burst {PINGS_PER_SECOND} packets }} counter drop comment "too many pings"
+    iifname {taps} ct state established,related accept
+    iifname {taps} ct status dnat tcp dport {metadata} accept
     iifname {taps} ct status dnat th dport {dns} accept
-    iifname {taps} icmp type echo-request ip daddr {GATEWAY} update @pings {{ iifname limit rate over \
-{PINGS_PER_SECOND}/second burst {PINGS_PER_SECOND} packets }} drop
     iifname {taps} icmp type echo-request ip daddr {GATEWAY} accept
     iifname {taps} counter drop comment "no host services"
   }}
