@@ -4,7 +4,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PYTHON ?= python3
 BIN := .venv/bin
 APT_RUN := gcc libc6-dev linux-libc-dev musl-tools binutils qemu-system-x86 qemu-utils nftables iproute2 mmdebstrap e2fsprogs xz-utils zstd openssh-client ca-certificates busybox-static
-APT_TEST := fdisk xfsprogs btrfs-progs runc curl rsync git procps chromium libnss3-tools nodejs docker-registry bind9-libs haproxy pebble zsh fish
+APT_TEST := fdisk xfsprogs btrfs-progs runc curl rsync git procps chromium libnss3-tools nodejs docker-registry bind9-libs haproxy pebble zsh fish skopeo
 APT_BENCH := wrk
 
 .PHONY: help setup setup-front setup-test up test check golden docs bench nightly fuzz

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import limits
 import parity
 import sdk
 
@@ -91,7 +92,7 @@ def _json(schema: dict[str, Any]) -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "commands.md": commands, "settings.md": settings, "errors.md": errors, "operator.md": operator,
-    "access.md": access,
+    "access.md": access, "limits.md": partial(limits.page, NOTE),
     "parity-with-exe-dev.md": partial(parity.page, NOTE), "sdk.md": partial(sdk.page, NOTE), **schemas(),
 }
 

@@ -147,6 +147,25 @@ def test_packed_archives_are_taken_and_other_tools_read_ours(ext4: Path, tmp_pat
         assert tar.getnames()[:2] == ["oci-layout", "index.json"]
 
 
+def test_container_tools_take_what_is_exported_and_we_take_what_they_write(ext4: Path, tmp_path: Path) -> None:
+    """skopeo checks every digest and writes what docker loads; what it writes itself is an archive to import."""
+    ours, theirs = sent(Form.OCI, ext4, tmp_path / "ours.tar"), tmp_path / "theirs.tar"
+
+    def skopeo(*words: str) -> bytes:
+        done = subprocess.run(["skopeo", "--insecure-policy", *words], capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    config = json.loads(skopeo("inspect", "--config", f"oci-archive:{ours}"))["config"]
+    assert tuple(config["Entrypoint"]) == WAY.argv and set(config["Env"]) == {f"{k}={v}" for k, v in WAY.env}
+    skopeo("copy", "-q", f"oci-archive:{ours}", f"docker-archive:{tmp_path}/docker.tar:demo:latest")
+    skopeo("copy", "-q", f"oci-archive:{ours}", f"oci-archive:{theirs}:demo")
+    back = taken(tmp_path / "work", theirs)
+    assert read_config("x", back.config.encode()).argv == WAY.argv
+    again = listing(tmp_path / "work" / "disk.raw")
+    assert again[b"bin/app"] == listing(ext4)[b"bin/app"]
+
+
 def test_archives_of_other_tools_say_less_in_another_order(ext4: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.tar"
     with tarfile.open(sent(Form.OCI, ext4, tmp_path / "a.oci.tar")) as tar, tarfile.open(other, "w") as out:

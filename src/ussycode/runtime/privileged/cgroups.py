@@ -117,7 +117,10 @@ def detect(name: str, root: Path = ROOT) -> Cgroups:
     if "memory" not in present or not os.access(root / "memory", os.W_OK):
         return Cgroups(0, name, "no memory controller: a VM's process is limited by nothing but its size", root)
     missing = [c for c in _V1 if c not in present]
-    return Cgroups(1, name, f"cgroup v1 without {', '.join(missing)}" if missing else "", root)
+    lacks = [f"without {', '.join(missing)}"] if missing else []
+    if "blkio" in present:
+        lacks.append("does not bound writes that the host's memory takes first")
+    return Cgroups(1, name, "; ".join(f"cgroup v1 {what}" for what in lacks), root)
 
 
 def _unified(name: str, root: Path) -> Cgroups:
