@@ -337,6 +337,11 @@ async def test_snapshots_copies_and_growth(boxes: Boxes) -> None:
     assert await says(driver, "cat /etc/machine-id") == own[0]
     await driver.keep_snapshots(boxed(dropped=("snap_one",)))
     assert (await look(driver, VM)).snapshots == ()
+    await driver.stop(VM)
+    await driver.grow(boxed(disk_gib=5))
+    with (boxes.instance.container(VM) / "disk.img").open("rb") as disk:
+        blocks = int.from_bytes(os.pread(disk.fileno(), 4, 1028), "little")
+    assert blocks * 4096 == 5 << 30, "grown at once, so that the next start need not wait for it"
 
 
 async def test_copying_a_disk_keeps_nobody_waiting(boxes: Boxes) -> None:

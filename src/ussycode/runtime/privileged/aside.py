@@ -9,6 +9,7 @@ from typing import NoReturn, cast
 from ussycode.runtime.privileged.containers import Orphan
 from ussycode.runtime.privileged.helper import Helper
 from ussycode.runtime.privileged.protocol import (
+    ContainerGrow,
     ContainerKeep,
     ContainerMake,
     Refused,
@@ -18,8 +19,8 @@ from ussycode.runtime.privileged.protocol import (
     encode,
 )
 
-LONG = (ContainerMake, ContainerKeep)
-"""Verbs that may copy a whole disk. They touch nothing that other verbs of the helper remember."""
+LONG = (ContainerMake, ContainerKeep, ContainerGrow)
+"""Verbs that may copy or check a whole disk. They touch nothing that other verbs of the helper remember."""
 _CUT_OFF = Refused("the work was cut off before its end")
 
 

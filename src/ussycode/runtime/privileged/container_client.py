@@ -18,7 +18,7 @@ from ussycode.runtime.privileged.protocol import (
 )
 
 COPY_SECONDS = 900.0
-"""Time that copying a disk may take; others are served meanwhile."""
+"""Time that copying or growing a disk may take; others are served meanwhile."""
 
 
 class ContainerClient(HelperClient):
@@ -38,7 +38,7 @@ class ContainerClient(HelperClient):
 
     async def grow(self, vm: str, number: int, gib: int) -> bool:
         """Make the disk larger; False when its file system follows at the next start only."""
-        return (await self._ask(ContainerGrow(vm, number, gib), Grown)).now
+        return (await self._ask(ContainerGrow(vm, number, gib), Grown, COPY_SECONDS)).now
 
     async def keep(self, vm: str, number: int, snapshot: str) -> None:
         """Take a snapshot that is missing."""

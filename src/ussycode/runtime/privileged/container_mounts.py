@@ -91,7 +91,7 @@ def enter(layers: Layers, namespace: int) -> None:
     _check(_libc.mount(None, b"/", None, _MS_REC_PRIVATE, None), "private mounts")
     lower, upper = layers.place / "image", layers.place / "disk"
     _tool("mount", "-t", "ext4", "-o", "loop,ro,nodev", layers.image, lower)
-    _fill_disk(layers.disk)
+    fill(layers.disk)
     _tool("mount", "-t", "ext4", "-o", "loop,nodev,discard,noatime", layers.disk, upper)
     for name in ("files", "work"):
         (upper / name).mkdir(mode=0o755, exist_ok=True)
@@ -123,15 +123,15 @@ def _as_owner(uid: int) -> Iterator[None]:
         _libc.setfsgid(0)
 
 
-def _fill_disk(disk: Path) -> None:
-    """Grow the file system of a disk that became larger and is not mounted."""
+def fill(disk: Path, seconds: float = _MOUNT_SECONDS) -> None:
+    """Grow the file system of a disk that became larger and is not mounted; all of it is checked before that."""
     with disk.open("rb") as file:
         block = os.pread(file.fileno(), _SUPERBLOCK, _SUPERBLOCK)
     low, high = (int.from_bytes(block[at : at + 4], "little") for at in (0x04, 0x150))
     size = (high << 32 | low) << 10 << int.from_bytes(block[0x18:0x1C], "little")
     if disk.stat().st_size > size:
-        subprocess.run(["e2fsck", "-f", "-p", disk], capture_output=True, timeout=_MOUNT_SECONDS, check=False)
-        _tool("resize2fs", disk)
+        subprocess.run(["e2fsck", "-f", "-p", disk], capture_output=True, timeout=seconds, check=False)
+        _tool("resize2fs", disk, seconds=seconds)
 
 
 def grow_mounted(disk: Path, place: Path) -> bool:
@@ -161,10 +161,8 @@ def loops(disk: Path) -> list[str]:
     return _tool("losetup", "--noheadings", "--output", "NAME", "--associated", disk).split()
 
 
-def _tool(*words: str | Path) -> str:
-    done = subprocess.run(
-        [*map(str, words)], capture_output=True, text=True, timeout=_MOUNT_SECONDS, check=False,
-    )
+def _tool(*words: str | Path, seconds: float = _MOUNT_SECONDS) -> str:
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=seconds, check=False)
     if done.returncode:
         raise OSError(done.stderr.strip() or f"{words[0]} ended with {done.returncode}")
     return done.stdout

@@ -41,6 +41,8 @@ from ussycode.runtime.privileged.protocol import (
     Reply,
 )
 
+FILL_SECONDS = 600.0
+"""Time to check and grow the disk of a container that does not run: aside, where nobody else waits for it."""
 RUNC_SECONDS = 20.0
 """Time one call of runc may take; creating takes about 0.1 s."""
 _PR_SET_CHILD_SUBREAPER = 36
@@ -274,8 +276,10 @@ class Containers:
         disk = container_disks.enlarge(self.instance, vm, gib)
         record = self._record(vm, number)
         running = record is not None and processes.alive(record)
-        place = self.instance.vm_run(vm) / "layers" / "disk"
-        return Grown(not running or container_mounts.grow_mounted(disk, place))
+        if not running:
+            container_mounts.fill(disk, FILL_SECONDS)
+            return Grown(True)
+        return Grown(container_mounts.grow_mounted(disk, self.instance.vm_run(vm) / "layers" / "disk"))
 
     def _keep(self, wanted: ContainerKeep) -> Reply:
         kept = container_disks.snapshot(self.instance, wanted.vm, wanted.snapshot)
