@@ -213,6 +213,14 @@ async def test_a_pull_that_cannot_fit_is_refused_with_both_numbers(
     assert list(store.pulled.iterdir()) == []
 
 
+async def test_pulls_under_way_count_before_they_have_come(open_registry: RegistryRig, store: ImageStore) -> None:
+    by = puller(store, open_registry.host)
+    by._works["another"] = pulling._Work("usr_b", 1 << 58)
+    open_registry.push("late", [APP], {})
+    with pytest.raises(Failure, match="MiB of disk, and the host has"):
+        await pulled(by, f"{open_registry.host}/late")
+
+
 async def test_files_that_are_hard_to_read_keep_nobody_else_waiting(store: ImageStore) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield APP

@@ -10,7 +10,7 @@ import pytest
 
 from ussycode.runtime.instance import FIRST_NUMBER, LAST_CONTAINER, LAST_NUMBER, SLOTS, Instance, claim
 from ussycode.runtime.kernel import BootFiles
-from ussycode.runtime.privileged import container_disks
+from ussycode.runtime.privileged import container_disks, image_bases
 from ussycode.runtime.privileged.cgroups import Cgroups
 from ussycode.runtime.privileged.container_bundle import UIDS, Container, config
 from ussycode.runtime.privileged.container_calls import ALLOWED, profile
@@ -100,6 +100,38 @@ def test_an_image_of_anybody_else_is_copied_out_of_reach_and_checked(instance: I
     assert sealed.stat().st_uid == 0
     (instance.data / "images/mine" / DIGEST / "disk.raw").write_bytes(b"changed later")
     assert base_disk(instance, base) == sealed
+
+
+def test_a_copy_of_an_image_goes_when_no_container_stands_on_it(instance: Instance) -> None:
+    """Else whoever pulls images and tries them fills the host."""
+    sealed = base_disk(instance, image(instance, owner=instance.control_uid))
+    note = instance.container("vm_standsonitaaaaaa") / "base"
+    note.parent.mkdir(parents=True)
+    note.write_text(f"mine {DIGEST}")
+    os.utime(sealed, (0, 0))
+    image_bases.sweep(instance)
+    assert sealed.exists(), "somebody stands on it"
+    note.unlink()
+    os.utime(sealed)
+    image_bases.sweep(instance)
+    assert sealed.exists(), "somebody may be about to"
+    os.utime(sealed, (0, 0))
+    image_bases.sweep(instance)
+    assert not sealed.exists()
+
+
+def test_nothing_is_copied_that_would_fill_the_host(
+    instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(container_disks, "SPARE", 1 << 60)
+    base = image(instance, owner=instance.control_uid)
+    with pytest.raises(OSError, match=r"the host's disk is too full: a copy takes \d+ MiB"):
+        base_disk(instance, base)
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 4096)
+    with pytest.raises(OSError, match="too full"):
+        container_disks.copy(source, tmp_path / "target")
+    assert not (tmp_path / "target").exists() and not list((instance.data / "containers/images").iterdir())
 
 
 @pytest.mark.parametrize("content", [b"no file system at all", b"\0" * (1 << 20)])

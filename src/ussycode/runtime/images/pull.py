@@ -156,7 +156,7 @@ class Puller:
             raise TOO_MANY_PULLS(count=mine if mine >= MAX_PULLS_OF_ONE else len(self._works))
 
     async def _bring(self, name: str, wanted: Pull, manifest: Manifest, work: _Work) -> Image:
-        self._require_room(name, manifest)
+        self._require_room(name)
         try:
             async with asyncio.timeout(PULL_SECONDS):
                 with scratch(self.store.pulled) as place:
@@ -170,8 +170,10 @@ class Puller:
         except TimeoutError:
             raise PULL_TOO_SLOW(name=name, minutes=int(PULL_SECONDS // 60)) from None
 
-    def _require_room(self, name: str, manifest: Manifest) -> None:
-        free, needed = shutil.disk_usage(self.store.pulled).free, manifest.size * GROWTH + RESERVE
+    def _require_room(self, name: str) -> None:
+        """All downloads under way are to fit, this one among them: none of them takes its room at once."""
+        packed = sum(work.total for work in self._works.values())
+        free, needed = shutil.disk_usage(self.store.pulled).free, packed * GROWTH + RESERVE
         if free < needed:
             raise NO_ROOM_TO_PULL(name=name, needed=needed >> 20, free=free >> 20)
 

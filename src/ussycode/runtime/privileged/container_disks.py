@@ -18,6 +18,8 @@ _SNAPSHOT = re.compile(r"snapshot-([a-z0-9_-]{1,60})\.img")
 _TOOL_SECONDS = 60.0
 _FICLONE = 0x40049409
 _CHUNK = 8 << 20
+SPARE = 512 << 20
+"""Bytes that stay free on the host when a disk is copied."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,30 @@ def base_of(instance: Instance, vm: str) -> Base:
 
 
 def copy(source: Path, target: Path) -> None:
-    """A copy that shares what the file system can share, and has the holes of its source."""
-    with source.open("rb") as old, target.open("wb") as new:
-        os.fchmod(new.fileno(), 0o600)
-        size = os.fstat(old.fileno()).st_size
-        try:
-            fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
-        except OSError:
-            _copy_extents(old.fileno(), new.fileno(), size)
-        os.ftruncate(new.fileno(), size)
+    """A copy that shares what the file system can share, and has the holes of its source.
+
+    Raises OSError, and leaves nothing then: also when it would leave the host with less than SPARE.
+    """
+    try:
+        with source.open("rb") as old, target.open("wb") as new:
+            os.fchmod(new.fileno(), 0o600)
+            seen = os.fstat(old.fileno())
+            try:
+                fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
+            except OSError:
+                _require_room(target.parent, seen.st_blocks * 512)
+                _copy_extents(old.fileno(), new.fileno(), seen.st_size)
+            os.ftruncate(new.fileno(), seen.st_size)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _require_room(folder: Path, size: int) -> None:
+    """A full host would break the file systems of containers that run."""
+    if (free := shutil.disk_usage(folder).free) < size + SPARE:
+        raise OSError(f"the host's disk is too full: a copy takes {size >> 20} MiB, {free >> 20} MiB are free and "
+                      f"{SPARE >> 20} MiB must stay so")
 
 
 def _copy_extents(old: int, new: int, size: int) -> None:

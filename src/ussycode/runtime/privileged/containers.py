@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ussycode.runtime.instance import Instance
 from ussycode.runtime.net import veths
-from ussycode.runtime.privileged import container_disks, container_mounts, processes, vm_files
+from ussycode.runtime.privileged import container_disks, container_mounts, image_bases, processes, vm_files
 from ussycode.runtime.privileged.cgroups import Cgroups, Limits, disk_under
 from ussycode.runtime.privileged.container_bundle import OPEN_FILES, PIDS, Container, config
 from ussycode.runtime.privileged.container_disks import Base
@@ -127,6 +127,7 @@ class Containers:
 
     def _make(self, wanted: ContainerMake) -> Reply:
         base = Base(wanted.image, wanted.digest)
+        image_bases.sweep(self.instance)
         base_disk(self.instance, base)  # refuses now what could not be mounted later
         if wanted.source is None:
             container_disks.make(self.instance, wanted.vm, wanted.disk_gib, base, None)
@@ -297,6 +298,7 @@ class Containers:
             return Refused(f"{vm} still runs")
         if snapshots:
             container_disks.forget(self.instance, vm)
+            image_bases.sweep(self.instance)
         else:
             (self.instance.container(vm) / container_disks.DISK).unlink(missing_ok=True)
         return Done()

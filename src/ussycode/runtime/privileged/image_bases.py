@@ -4,12 +4,15 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 from ussycode.runtime.instance import UIDS_PER_SLOT, Instance
-from ussycode.runtime.privileged.container_disks import Base, copy
+from ussycode.runtime.privileged.container_disks import BASE, Base, copy
 
+UNUSED_SECONDS = 1800.0
+"""How long a copy of an image stays without a container; longer than making one may take."""
 _CHECK_SECONDS = 120.0
 _UNTRUSTED = "the disk of this image is damaged"
 
@@ -37,13 +40,28 @@ def _sealed(instance: Instance, images: Path, base: Base) -> Path:
     folder = instance.data / "containers" / "images"
     folder.mkdir(mode=0o711, parents=True, exist_ok=True)
     kept, draft = folder / f"{base.digest}.raw", folder / f"draft-{os.getpid()}"
-    if not kept.exists():
-        _drop_drafts(folder)
-        with ExitStack() as held:
-            copy(_opened(images, (base.folder, base.digest, "disk.raw"), held), draft)
+    if kept.exists():
+        os.utime(kept)  # who asks for it may not have noted yet that a container stands on it
+        return kept
+    _drop_drafts(folder)
+    with ExitStack() as held:
+        copy(_opened(images, (base.folder, base.digest, "disk.raw"), held), draft)
+    try:
         _check(instance, draft)
         draft.replace(kept)
+    finally:
+        draft.unlink(missing_ok=True)
     return kept
+
+
+def sweep(instance: Instance) -> None:
+    """Remove copies on which no container stands any more, once they were not asked for in UNUSED_SECONDS."""
+    folder = instance.data / "containers" / "images"
+    notes = (instance.data / "containers" / "vms").glob(f"*/{BASE}")
+    needed = {note.read_text().split()[-1] for note in notes}
+    for kept in folder.glob("*.raw"):
+        if kept.stem not in needed and time.time() - kept.stat().st_mtime > UNUSED_SECONDS:
+            kept.unlink()
 
 
 def _drop_drafts(folder: Path) -> None:
