@@ -4,10 +4,10 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from ussycode.base.clock import SystemClock
 from ussycode.runtime.instance import UIDS_PER_SLOT, Instance
 from ussycode.runtime.privileged.container_disks import BASE, Base, copy
 
@@ -59,8 +59,9 @@ def sweep(instance: Instance) -> None:
     folder = instance.data / "containers" / "images"
     notes = (instance.data / "containers" / "vms").glob(f"*/{BASE}")
     needed = {note.read_text().split()[-1] for note in notes}
+    now = SystemClock().now()
     for kept in folder.glob("*.raw"):
-        if kept.stem not in needed and time.time() - kept.stat().st_mtime > UNUSED_SECONDS:
+        if kept.stem not in needed and now - kept.stat().st_mtime > UNUSED_SECONDS:
             kept.unlink()
 
 
