@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ussycode.runtime.privileged.protocol import Accel
 
-TCG_BUFFER_MIB = 64
+TCG_BUFFER_MIB = 32
 """Translation cache of one TCG guest; the default would be a gigabyte."""
 QEMU = "qemu-system-x86_64"
 _MACHINE = "microvm,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on,x-option-roms=off,auto-kernel-cmdline=off"
