@@ -143,8 +143,6 @@ static const char *perform(const char *verb, struct pairs p, struct out *o, char
         return settle_begin() ? NULL : "failed";
     else if (!strcmp(verb, "settled"))
         out_add(o, "state", "%s", settle_word());
-    else if (!strcmp(verb, "warm"))
-        exec_warm();
     else if (strcmp(verb, "ping") && (strcmp(verb, "shutdown") || grace < 1))
         return "bad_request";
     return NULL;

@@ -15,7 +15,6 @@ enum {
     CONTROL_ROOM = 64,        /* of the output buffer, kept for credit and exit frames */
     MAX_WORDS = 256,
     MAX_MOTD = 16 << 10,
-    WARM_SECONDS = 5,
 };
 #define INTO_CGROUP 0x200000000ULL /* CLONE_INTO_CGROUP of clone3(2) */
 #define SESSIONS "/sys/fs/cgroup/ussycode"
@@ -396,27 +395,6 @@ static void name_cgroup(void) {
 static const char *shell_of(const struct passwd *user) {
     return !access(user->pw_shell, X_OK) ? user->pw_shell : !access("/bin/sh", X_OK) ? "/bin/sh" :
            !access(KIT "/sh", X_OK) ? KIT "/sh" : NULL;
-}
-
-/* What a first session does for the first time, done before anybody waits for it: the login user's shell runs `true`.
-   Ends within WARM_SECONDS, whatever the image has for a shell. */
-void exec_warm(void) {
-    static const char words[] = "cmd\0true";
-    struct pairs p;
-    pid_t pid = fork();
-    if (pid) {
-        waitpid(pid, NULL, 0);
-        return;
-    }
-    alarm(WARM_SECONDS);
-    const struct passwd *user = user_find(-1, (struct pairs){0});
-    if (!shell_of(user) || !pairs_check(&p, words, sizeof words))
-        _exit(0);
-    name_cgroup();
-    if (!(pid = fork_in_cgroup()))
-        run(user, shell_of(user), p);
-    waitpid(pid, NULL, 0);
-    leave();
 }
 
 void stream_exec(int conn, struct pairs p) {

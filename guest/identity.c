@@ -82,11 +82,15 @@ static bool seed_kernel(const char *hex) {
     return good;
 }
 
+enum { NEAR_MS = 100 };
+
+/* A clock that is right is left alone: every step of it wakes whatever waits for a time of day. */
 static bool set_clock(const char *text) {
     char *dot;
     struct timeval at = {.tv_sec = strtoll(text, &dot, 10)};
     at.tv_usec = *dot == '.' ? atoi(dot + 1) : 0;
-    return state.on_host || state.container || !settimeofday(&at, NULL);
+    int64_t off = at.tv_sec * 1000LL + at.tv_usec / 1000 - now_ms(CLOCK_REALTIME);
+    return state.on_host || state.container || (off > -NEAR_MS && off < NEAR_MS) || !settimeofday(&at, NULL);
 }
 
 static bool set_hosts(const char *host) {

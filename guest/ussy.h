@@ -119,7 +119,6 @@ void finish_reading(int conn);
 void pump(int a, int b) __attribute__((noreturn));
 void stream_dial(int conn, struct pairs p) __attribute__((noreturn));
 void stream_exec(int conn, struct pairs p) __attribute__((noreturn));
-void exec_warm(void);
 void stream_sftp(int conn, struct pairs p) __attribute__((noreturn));
 void stream_put(int conn, struct pairs p) __attribute__((noreturn));
 void stream_listen(int conn, struct pairs p) __attribute__((noreturn));

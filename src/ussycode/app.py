@@ -15,7 +15,7 @@ import structlog
 
 from ussycode import config as settings
 from ussycode.agent.dns import Forwarder, host_servers
-from ussycode.agent.link import Guests, LocalLink
+from ussycode.agent.link import Guests, LocalLink, NoSpares, SpareMachines
 from ussycode.agent.loop import Reconciler
 from ussycode.base import schema
 from ussycode.base.clock import SystemClock
@@ -46,6 +46,7 @@ from ussycode.runtime.drivers.both import Both, NoContainers, NodeDriver
 from ussycode.runtime.drivers.container.driver import ContainerDriver
 from ussycode.runtime.drivers.fake import FakeDriver
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
+from ussycode.runtime.drivers.qemu.spares import Stock
 from ussycode.runtime.drivers.qemu.templates import Figures, Limits
 from ussycode.runtime.export import NOT_EXPORTED, Export, Form
 from ussycode.runtime.images.pull import Pull, Puller
@@ -203,6 +204,7 @@ class Node:
     guests: Guests
     images: ImageCatalog
     templates: Figures = field(default_factory=Figures)
+    spares: SpareMachines = field(default_factory=NoSpares)
 
 
 def node(config: Config, accel: str) -> Node:
@@ -216,13 +218,14 @@ def node(config: Config, accel: str) -> Node:
     clock, helper = SystemClock(), ContainerClient(instance.helper_socket)
     first = (config.default_image, DEFAULT_SIZE.vcpus, DEFAULT_SIZE.memory_mib)
     limits = Limits(config.template_mib, first)
-    vms = QemuDriver(instance, store, helper, Accel(accel), clock, config.boot_timeout, limits=limits)
+    stock = Stock(*first, DEFAULT_SIZE.disk_gib, config.spares if config.template_mib else 0)
+    vms = QemuDriver(instance, store, helper, Accel(accel), clock, config.boot_timeout, limits=limits, spares=stock)
     boxes: NodeDriver = NoContainers()
     if config.containers:
         boxes = ContainerDriver(instance, store, helper, clock, config.boot_timeout)
     driver = Both(vms, boxes)
     catalog = StoredImages(store, puller, Uploads(store, SystemClock()))
-    return Node(driver, driver, catalog, vms.templates.figures)
+    return Node(driver, driver, catalog, vms.templates.figures, vms)
 
 
 def _instance(config: Config) -> Instance:
@@ -263,8 +266,8 @@ async def _serve(config: Config, given: ControlSettings) -> None:
     _show_templates(telemetry, side.templates)
     key = load_host_key(home(config) / "ssh_host_ed25519_key")
     app = App(
-        config, db, clock, LocalLink(side.guests), side.images, Waiters(), telemetry, loop.nudge, Uses(clock),
-        public_line(key),
+        config, db, clock, LocalLink(side.guests, side.spares), side.images, Waiters(), telemetry, loop.nudge,
+        Uses(clock), public_line(key),
     )
     await identity.approve_admins(app, _keys(given.admin_keys))
     await signing.rotate(app)

@@ -158,6 +158,7 @@ class Config:
     edge_retire: int
     boot_timeout: int
     template_mib: int
+    spares: int
     exec_rate: int
     tls_cert: Path | None
     tls_key: Path | None
@@ -256,6 +257,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("boot_timeout", _count(5, 600), "90", "seconds a VM may take to answer"),
     Setting("template_mib", _count(0, 1_048_576), "1024", "MiB of memory for templates, from which `new` copies a "
             "VM that has booted already; 0: every VM boots"),
+    Setting("spares", _count(0, 64), "2", "VMs of the usual image and size that stand by for `new`, as long as the "
+            "host has 1 GiB of memory free; they need templates. 0: none"),
     Setting("exec_rate", _count(1, 1_000_000), "6000", "POST /exec calls a minute for one key"),
     Setting("tls_cert", _maybe_path, "", "PEM chain to serve instead of the local CA's"),
     Setting("tls_key", _maybe_path, "", "PEM key of tls_cert"),

@@ -15,7 +15,7 @@ from ussycode.base.errors import ErrorCode, Kind
 from ussycode.base.events import Event
 from ussycode.base.telemetry import Telemetry
 from ussycode.config import Config
-from ussycode.runtime.driver import Sample
+from ussycode.runtime.driver import Sample, Spare
 from ussycode.runtime.export import Export, Form
 from ussycode.runtime.guest.channel import Port
 from ussycode.runtime.guest.execs import ExecSpec, ExecStream
@@ -33,6 +33,14 @@ MAX_USES = 100_000
 
 class NodeLink(Protocol):
     """Streams into VMs, wherever they run. Every verb raises a declared Failure when the VM cannot be reached."""
+
+    async def claim(self, image: str, vcpus: int, memory_mib: int, disk_gib: int) -> Spare | None:
+        """A machine that stands by and fits, kept for the VM that is recorded next with its id and number."""
+        ...
+
+    async def give_back(self, spare: Spare) -> None:
+        """No VM was recorded with it."""
+        ...
 
     async def dial(self, vm: str, port: int, host: str = "") -> Stream:
         """Raw bytes to a TCP port inside the guest, loopback included."""

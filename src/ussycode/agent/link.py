@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ussycode.base.errors import ErrorCode, Kind
-from ussycode.runtime.driver import Sample, VmId
+from ussycode.runtime.driver import Sample, Spare, VmId
 from ussycode.runtime.export import Export, Form
 from ussycode.runtime.guest import execs, listeners, streams
 from ussycode.runtime.guest.channel import Port
@@ -43,11 +43,42 @@ class Guests(Protocol):
         ...
 
 
+class SpareMachines(Protocol):
+    """Machines of a driver that have come up and have no owner."""
+
+    async def claim(self, image: str, vcpus: int, memory_mib: int, disk_gib: int) -> Spare | None:
+        """Keep one that fits; None without one."""
+        ...
+
+    async def give_back(self, spare: Spare) -> None:
+        """It is not wanted after all."""
+        ...
+
+
+class NoSpares:
+    """A driver whose machines all start when they are wanted."""
+
+    async def claim(self, image: str, vcpus: int, memory_mib: int, disk_gib: int) -> None:
+        """There is none."""
+
+    async def give_back(self, spare: Spare) -> None:
+        """None was given."""
+
+
 class LocalLink:
     """Opens streams to guests on this host. Raises NOT_RUNNING and what the guest's agent declares."""
 
-    def __init__(self, guests: Guests) -> None:
+    def __init__(self, guests: Guests, spares: SpareMachines | None = None) -> None:
         self._guests = guests
+        self._spares = spares or NoSpares()
+
+    async def claim(self, image: str, vcpus: int, memory_mib: int, disk_gib: int) -> Spare | None:
+        """A machine that stands by and fits, kept for the VM that is recorded next with its id and number."""
+        return await self._spares.claim(image, vcpus, memory_mib, disk_gib)
+
+    async def give_back(self, spare: Spare) -> None:
+        """No VM was recorded with it."""
+        await self._spares.give_back(spare)
 
     async def dial(self, vm: VmId, port: int, host: str = "") -> Stream:
         """Raw bytes to a TCP port inside the guest, loopback included."""

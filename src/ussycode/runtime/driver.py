@@ -103,6 +103,14 @@ class Want:
 
 
 @dataclass(frozen=True)
+class Spare:
+    """A machine that has come up and has no owner yet: the VM that is to have it takes over its id and number."""
+
+    vm: VmId
+    number: int
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A kept state of a disk. `created` in Unix seconds; `size` in bytes that only this snapshot holds."""
 

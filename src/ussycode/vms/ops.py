@@ -14,7 +14,7 @@ from ussycode.base.events import SYSTEM, Event
 from ussycode.identity import store as identity
 from ussycode.identity.model import SshKey
 from ussycode.ports import App, Talk
-from ussycode.runtime.driver import Egress, Isolation, Origin, OriginKind, Phase, Power, Seen, Want
+from ussycode.runtime.driver import Egress, Isolation, Origin, OriginKind, Phase, Power, Seen, Spare, Want
 from ussycode.runtime.isolation import NOT_ENABLED
 from ussycode.vms import firstboot, policy, ports, store
 from ussycode.vms import snapshot_store as snapshots
@@ -110,7 +110,7 @@ async def create(app: App, permit: Permit, spec: Spec, talk: Talk) -> Vm:
         raise FOREIGN_DISK()
     if spec.image not in app.images.names() and image is None:
         raise NO_SUCH_IMAGE(image=spec.image, ready=", ".join(app.images.names()) or "none; run ussycode image build")
-    vm = await app.db.write(lambda tx: reserve(tx, permit, spec))
+    vm = await _recorded(app, permit, spec)
     app.nudge()
 
     async def undo() -> str:
@@ -128,13 +128,27 @@ def least_disk(app: App, image: str) -> int:
     return 0 if found is None else -(-found.size >> 30)
 
 
-def reserve(tx: Tx, permit: Permit, spec: Spec) -> Vm:
+async def _recorded(app: App, permit: Permit, spec: Spec) -> Vm:
+    """The wish for a VM, as one that stands by where there is one: it runs already, so without variables of its own."""
+    size, spare = spec.size, None
+    plain = not spec.env and not spec.command and spec.isolation is Isolation.VM
+    if plain and spec.origin.kind is OriginKind.IMAGE:
+        spare = await app.link.claim(spec.image, size.vcpus, size.memory_mib, size.disk_gib)
+    try:
+        return await app.db.write(lambda tx: reserve(tx, permit, spec, spare))
+    except BaseException:
+        if spare is not None:
+            await app.link.give_back(spare)
+        raise
+
+
+def reserve(tx: Tx, permit: Permit, spec: Spec, spare: Spare | None = None) -> Vm:
     """Record the wish for a VM; the trash gives way to it. Raises a quota, HOST_FULL or a name that is taken."""
     for old in store.trashed_of(tx, permit.actor):
         if policy.lacks_disk(permit.caller.role, store.usage(tx, permit.actor), spec.size.disk_gib):
             forsake(tx, old, SYSTEM)
     policy.require_room(permit.caller.role, store.usage(tx, permit.actor), spec.size)
-    vm = _new(tx, permit.actor, _free_name(tx, permit.actor, spec.name), spec)
+    vm = _new(tx, permit.actor, _free_name(tx, permit.actor, spec.name), spec, spare)
     store.insert(tx, vm)
     firstboot.keep(tx, vm.id, spec.gifts)
     tx.emit(Event("vm.created", permit.actor, vm.id, {"name": vm.name, "image": spec.image}))
@@ -179,13 +193,15 @@ def require_free(tx: Tx, owner: str, name: str) -> None:
         raise (NAME_YOURS if other.owner == owner else NAME_TAKEN)(name=name)
 
 
-def _new(tx: Tx, owner: str, name: str, spec: Spec) -> Vm:
-    number = store.free_number(tx)
-    if number is None:
-        raise HOST_FULL()
+def _new(tx: Tx, owner: str, name: str, spec: Spec, spare: Spare | None) -> Vm:
+    if spare is None or store.by_number(tx, spare.number) is not None:
+        number = store.free_number(tx)
+        if number is None:
+            raise HOST_FULL()
+        spare = Spare(ids.new("vm"), number)
     size = spec.size
     return Vm(
-        id=ids.new("vm"), number=number, name=name, owner=owner, image=spec.image, env=spec.env, vcpus=size.vcpus,
+        id=spare.vm, number=spare.number, name=name, owner=owner, image=spec.image, env=spec.env, vcpus=size.vcpus,
         memory_mib=size.memory_mib, disk_gib=size.disk_gib, power=Power.RUNNING, boot=1, secret=chance.token_hex(32),
         phase=Phase.ABSENT, seen_boot=0, detail="", console="", address="", created_at=tx.now,
         isolation=spec.isolation, command=spec.command, comment=spec.comment, tags=spec.tags, egress=spec.egress,

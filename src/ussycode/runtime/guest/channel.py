@@ -147,12 +147,6 @@ class ControlChannel:
             raise errors.PROTOCOL(why=f"its image does not settle: {word[:40]}")
         return word == "settled"
 
-    async def warm(self) -> None:
-        """Let the guest do what a first session does for the first time; nothing of it stays. Takes a second at most,
-        some seconds where the image's shell does not end.
-        """
-        await self.request("warm")
-
     async def stats(self) -> Stats:
         """Memory, load, disk and uptime."""
         return _stats(await self.request("stats"))

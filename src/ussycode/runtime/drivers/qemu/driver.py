@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,23 +13,25 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from ussycode.base import ids
 from ussycode.base.clock import Clock
 from ussycode.base.errors import ErrorCode, Failure, Kind
 from ussycode.runtime import disks
 from ussycode.runtime import export as exporting
-from ussycode.runtime.driver import OriginKind, Phase, Sample, Seen, VmId, Want
+from ussycode.runtime.driver import OriginKind, Phase, Power, Sample, Seen, Spare, VmId, Want
 from ussycode.runtime.drivers.qemu import merging, saved, storage
 from ussycode.runtime.drivers.qemu.machine import Host, Machine
 from ussycode.runtime.drivers.qemu.merging import Merge
+from ussycode.runtime.drivers.qemu.spares import Spares, Stock
 from ussycode.runtime.drivers.qemu.storage import Ground, Layers
-from ussycode.runtime.drivers.qemu.template import Workshop
+from ussycode.runtime.drivers.qemu.template import Template, Workshop
 from ussycode.runtime.drivers.qemu.templates import Limits, Templates
 from ussycode.runtime.export import Export, Form, Source
 from ussycode.runtime.guest.channel import Port
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.images.manifest import Runs, written
 from ussycode.runtime.images.store import Image, ImageStore
-from ussycode.runtime.instance import Instance
+from ussycode.runtime.instance import FIRST_NUMBER, LAST_NUMBER, Instance
 from ussycode.runtime.net import guard
 from ussycode.runtime.privileged.client import HelperClient
 from ussycode.runtime.privileged.protocol import Accel
@@ -42,6 +45,7 @@ NO_IMAGE = ErrorCode(
     "image.missing", Kind.NOT_FOUND, "there is no image named {image} on this node",
     hint="the operator builds it: ussycode image build {image}",
 )
+NO_SPARE = ErrorCode("vm.no_spare", Kind.FAILED, "a machine that was to stand by did not come up")
 _log = structlog.get_logger("ussycode.storage")
 
 
@@ -51,9 +55,11 @@ class QemuDriver:
     def __init__(
         self, instance: Instance, images: ImageStore, helper: HelperClient, accel: Accel, clock: Clock,
         boot_timeout: float = BOOT_SECONDS, check_seconds: float = guard.CHECK_SECONDS, limits: Limits | None = None,
+        spares: Stock | None = None,
     ) -> None:
         """`helper` speaks to the privileged helper of the same instance; `boot_timeout` in seconds, as the time
-        between two looks after the network. Without `limits` there are no templates: every VM boots.
+        between two looks after the network. Without `limits` there are no templates: every VM boots. `spares` says
+        which machines are to stand by; they need a template.
         """
         self._check_seconds = check_seconds
         self._images = images
@@ -71,6 +77,9 @@ class QemuDriver:
             instance, helper, accel, clock, boot_timeout, boots, self.layers, self._changed, self.templates,
             self._base,
         )
+        self.spares = Spares(
+            spares or Stock("", 0, 0, 0, 0), clock, self._make_spare, self._end_spare, self._digest, self._starting,
+        )
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever a VM changes phase, so that nobody has to poll."""
@@ -84,6 +93,9 @@ class QemuDriver:
         await self.templates.open(f"{build} {kernel}")
         self._guard = asyncio.create_task(guard.watch(self._host.helper.net_check, self._check_seconds))
         for state in saved.every(self._host.instance.data / "vms"):
+            if state.spare:
+                await self._end_leftover(state)
+                continue
             machine = Machine(self._host, state)
             self._machines[state.want.vm] = machine
             machine.adopt()
@@ -91,12 +103,14 @@ class QemuDriver:
         self._keep_all(merging.agreed(self._records()))
         await self._sweep()
         self._merger = asyncio.create_task(self._merge_for_ever())
+        self.spares.open()
 
     async def close(self) -> None:
         """Let go of all VMs; they go on running."""
         for task in filter(None, (self._guard, self._merger)):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        await self.spares.close()
         await self.templates.close()
         await asyncio.gather(*(machine.leave() for machine in self._machines.values()))
 
@@ -105,12 +119,24 @@ class QemuDriver:
         used = storage.users(self._records())
         return [
             replace(machine.seen(), snapshots=storage.shown(machine.saved.snapshots, self.layers, used))
-            for machine in self._machines.values()
+            for machine in self._machines.values() if not machine.saved.spare
         ]
+
+    async def claim(self, image: str, vcpus: int, memory_mib: int, disk_gib: int) -> Spare | None:
+        """Keep a machine that stands by for a VM that is about to be wanted; None when there is none that fits."""
+        return self.spares.claim(image, vcpus, memory_mib, disk_gib)
+
+    async def give_back(self, spare: Spare) -> None:
+        """That VM will not be wanted."""
+        self.spares.give_back(spare)
 
     async def prepare(self, want: Want) -> None:
         """Make disk and state of the VM. Raises NO_IMAGE, NO_ROOM, ORIGIN_GONE, DISK_FAILED, HELPER_*."""
         machine = self._machines.get(want.vm)
+        if machine is not None and machine.saved.spare:
+            if await self._owned(machine, want):
+                return
+            machine = None
         if machine is None:
             machine = await self._new(want)
         image = self._image(want, machine)
@@ -232,7 +258,62 @@ class QemuDriver:
         return "" if machine is None else machine.console()
 
     def _starting(self) -> bool:
-        return any(machine.saved.phase is Phase.STARTING for machine in self._machines.values())
+        return any(m.saved.phase is Phase.STARTING and not m.saved.spare for m in self._machines.values())
+
+    async def _owned(self, machine: Machine, want: Want) -> bool:
+        """Make a spare the VM that has claimed it. False when it is of no use; nothing of it is left then."""
+        async with machine.verbs:
+            fits = want.power is Power.RUNNING and machine.stands_by and self.spares.take(want)
+            if fits:
+                await machine.be_owned(want)
+                return True
+        await self._end_spare(want.vm)
+        return False
+
+    async def _make_spare(self, stock: Stock) -> tuple[Spare, Machine, str] | None:
+        """Bring one up; None while there is no template to copy. Raises NO_SPARE.
+
+        What an image runs by itself is its owner's to begin: only a whole system that is made for it stands by.
+        """
+        image = self._images.find(stock.image)
+        want = _nobody(stock, self._number_from_the_end())
+        template = self.templates.system(want, image) if image is not None and image.settles else None
+        if image is None or template is None:
+            return None
+        machine = self._write_down(self._from_image(want, image, template, spare=True))
+        try:
+            async with machine.verbs:
+                await machine.prepare(want, image.disk)
+            if await machine.stand_by():
+                return Spare(want.vm, want.number), machine, image.digest
+            raise NO_SPARE()
+        except BaseException:
+            await asyncio.shield(asyncio.ensure_future(self._end_spare(want.vm)))
+            raise
+
+    def _number_from_the_end(self) -> int:
+        """The greatest that is free: VMs that nobody claimed a spare for are given the smallest."""
+        taken = {machine.saved.want.number for machine in self._machines.values()}
+        return next(number for number in range(LAST_NUMBER, FIRST_NUMBER, -1) if number not in taken)
+
+    async def _end_spare(self, vm: VmId) -> None:
+        machine = self._machines.get(vm)
+        if machine is None or not machine.saved.spare:
+            return
+        async with machine.verbs:
+            await machine.destroy()
+        self._machines.pop(vm, None)
+        await self._sweep()
+
+    async def _end_leftover(self, state: saved.Saved) -> None:
+        """A spare of an earlier process of control."""
+        await self.templates.workshop.end(state.want.vm)
+        await self._host.helper.remove_traces(state.want.vm, state.want.number)
+        saved.forget(self._host.instance.vm_data(state.want.vm))
+
+    def _digest(self, image: str) -> str | None:
+        found = self._images.find(image)
+        return None if found is None else found.digest
 
     def _base(self, state: saved.Saved) -> Path:
         """The disk of the image that a VM was made from. Raises ORIGIN_GONE."""
@@ -320,13 +401,7 @@ class QemuDriver:
         if want.origin.kind is OriginKind.IMAGE:
             image = self._image(want, None)
             template = self.templates.system(want, image)
-            return self._write_down(saved.Saved(
-                want=want, digest=image.digest, init=image.init, login_user=image.login_user,
-                default_port=image.default_port, phase=Phase.ABSENT, service=image.service,
-                disk_turn=want.disk_turn, disk_gib=max(want.disk_gib, _gib(image)), top=storage.new_name(), fresh=True,
-                anew=True, chain=() if template is None else (template.layer,),
-                template="" if template is None else template.id,
-            ))
+            return self._write_down(self._from_image(want, image, template))
         source = self._source(want)
         async with source.verbs:
             ground = await _ground(source, want)
@@ -336,6 +411,18 @@ class QemuDriver:
                 disk_gib=max(want.disk_gib, ground.gib), chain=ground.chain, top=storage.new_name(), fresh=True,
                 anew=True, template="",
             ))
+
+    def _from_image(
+        self, want: Want, image: Image, template: Template | None, *, spare: bool = False
+    ) -> saved.Saved:
+        layer = "" if template is None else template.layer
+        return saved.Saved(
+            want=want, digest=image.digest, init=image.init, login_user=image.login_user,
+            default_port=image.default_port, phase=Phase.ABSENT, service=image.service, disk_turn=want.disk_turn,
+            disk_gib=max(want.disk_gib, _gib(image)), top=storage.new_name(), fresh=True, anew=True,
+            chain=(layer,) if layer else (), template=template.id if template is not None and layer else "",
+            spare=spare,
+        )
 
     async def _remake(self, machine: Machine, want: Want, image: Image) -> None:
         """Give a VM that is there a disk made from another origin than the present one."""
@@ -371,6 +458,15 @@ def _run_as(state: saved.Saved) -> Runs:
     service = state.service.commanded(state.want.command)
     return Runs(
         state.init, service.argv, service.env, service.cwd, service.user, state.login_user, state.default_port, {},
+    )
+
+
+def _nobody(stock: Stock, number: int) -> Want:
+    """What a spare is told of before it has an owner: nothing that a VM keeps."""
+    return Want(
+        vm=ids.new("vm"), name="spare", number=number, power=Power.RUNNING, boot=0, image=stock.image,
+        vcpus=stock.vcpus, memory_mib=stock.memory_mib, disk_gib=stock.disk_gib, env=(), authorized_keys=(),
+        secret=secrets.token_hex(32),
     )
 
 

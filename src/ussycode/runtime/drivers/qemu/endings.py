@@ -19,6 +19,8 @@ class Ending:
 POWERED_OFF = Ending(Phase.STOPPED, "the guest powered itself off")
 UNFIT = Ending(Phase.STARTING, "")
 """The memory it was to go on from is of no use: it is to be booted instead."""
+UNCLAIMED = Ending(Phase.STOPPED, "")
+"""A spare is gone before it had an owner."""
 RESET = Ending(Phase.STARTING, "")
 LOST = Ending(Phase.PREPARED, "")
 _SPOILT = ("qemu-system-x86_64: -drive id=disk,", "qcow2: Marking image as corrupt")

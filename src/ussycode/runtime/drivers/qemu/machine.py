@@ -22,12 +22,14 @@ from ussycode.runtime.drivers.qemu.live import Running
 from ussycode.runtime.drivers.qemu.monitor import Monitor
 from ussycode.runtime.drivers.qemu.process import Watch
 from ussycode.runtime.drivers.qemu.saved import Kept, Saved, Source, forget, save
+from ussycode.runtime.drivers.qemu.standby import Standby, unless_ended
 from ussycode.runtime.drivers.qemu.storage import Disk, Ground, Layers, allocated
 from ussycode.runtime.drivers.qemu.template import Template
 from ussycode.runtime.drivers.qemu.templates import Templates
 from ussycode.runtime.drivers.qemu.turn import Turn
-from ussycode.runtime.guest import held, host_keys
+from ussycode.runtime.guest import execs, held, host_keys
 from ussycode.runtime.guest.channel import ControlChannel, Port
+from ussycode.runtime.guest.execs import ExecSpec
 from ussycode.runtime.guest.identity import Identity
 from ussycode.runtime.guest.streams import GuestAddress
 from ussycode.runtime.instance import Instance
@@ -91,6 +93,8 @@ class Machine:
     _ending: bool = False
     _copied: Template | None = None
     """What the present start is a copy of."""
+    _standby: Standby | None = None
+    """Of a spare, until it has an owner."""
     _warnings: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -164,6 +168,32 @@ class Machine:
         memory.drop(self.folder)
         fork = self.saved.fresh and bool(self.saved.template)
         self._begin(want, Source.TEMPLATE if fork else self._shortest_boot(want))
+
+    async def stand_by(self) -> bool:
+        """Come up as a spare; False when it did not, and is nothing any more."""
+        standby = self._standby = Standby()
+        fork = self.saved.fresh and bool(self.saved.template)
+        self._begin(self.saved.want, Source.TEMPLATE if fork else self._shortest_boot(self.saved.want))
+        ready = asyncio.create_task(standby.ready.wait())
+        assert self._life is not None
+        await asyncio.wait({ready, self._life}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        return self.stands_by
+
+    @property
+    def stands_by(self) -> bool:
+        """A spare that can be owned now."""
+        there = self._standby is not None and self._standby.ready.is_set() and self._life is not None
+        return there and self._watch is not None and not self._watch.over.is_set()
+
+    async def be_owned(self, want: Want) -> None:
+        """A spare becomes the VM of `want`, once and for ever. Raises what the helper refuses; it is a spare then."""
+        assert self._standby is not None
+        if want.egress is Egress.INTEGRATIONS:
+            await self.host.helper.confine(want.vm, want.number, True)
+        self._keep(msgspec.structs.replace(self.saved, spare=False))
+        self._become(Phase.STARTING, want=want, boot=want.boot)
+        self._standby.owned.set()
 
     def _shortest_boot(self, want: Want) -> Source:
         return Source.BOOT if self.host.templates.kernel(want) is None else Source.KERNEL
@@ -417,6 +447,8 @@ class Machine:
             with suppress(Failure):
                 await self._clear_away()
             record = None
+            if self._standby is not None:
+                return endings.UNCLAIMED
             if ending is endings.UNFIT:
                 await self._boot_instead()
                 continue
@@ -515,16 +547,7 @@ class Machine:
                 await monitor.awaken()
         if self.saved.source is Source.BOOT:
             return True
-        loading = asyncio.create_task(self._loaded(monitor))
-        ended = asyncio.create_task(watch.over.wait())
-        try:
-            await asyncio.wait({loading, ended}, return_when=asyncio.FIRST_COMPLETED)
-            loaded = loading.done() and loading.result()
-        finally:
-            for task in (loading, ended):
-                task.cancel()
-            await asyncio.gather(loading, ended, return_exceptions=True)
-        if not loaded:
+        if not await unless_ended(watch, self._loaded(monitor)):
             _log.warning("memory is of no use", vm=self.saved.want.vm, source=self.saved.source.value)
             memory.drop(self.folder)
             await self._quit_or_kill(watch)
@@ -581,6 +604,9 @@ class Machine:
         self, watch: Watch, monitor: Monitor, channel: ControlChannel, turn: Turn
     ) -> endings.Ending:
         fork = self.saved.source is Source.TEMPLATE
+        if self._standby is not None and not await self._until_owned(self._standby, watch, monitor, channel, turn):
+            await self._quit_or_kill(watch)
+            return endings.UNFIT
         booted = await self._until_it_answers(watch, channel, FORK_SECONDS if fork else self.host.boot_timeout)
         turn.over()
         if fork and not booted and not self._ending:
@@ -601,6 +627,36 @@ class Machine:
             self._warnings.clear()
         return endings.watched(booted, await monitor.reason(), await self._exit_status())
 
+    async def _until_owned(
+        self, standby: Standby, watch: Watch, monitor: Monitor, channel: ControlChannel, turn: Turn
+    ) -> bool:
+        """From the start of a spare to the moment at which it is told who it is; False when it is of no use."""
+        up = await unless_ended(watch, self._comes_up_as_nobody(channel))
+        turn.over()
+        if up:
+            standby.ready.set()
+        there = up and await standby.for_owner(watch)
+        if not standby.owned.is_set():
+            return False
+        self._standby = None
+        gib = self.saved.want.disk_gib
+        if there and gib > self.saved.disk_gib:
+            await monitor.resize(gib << 30)
+            self._keep(msgspec.structs.replace(self.saved, disk_gib=gib))
+        return there
+
+    async def _comes_up_as_nobody(self, channel: ControlChannel) -> bool:
+        """All that a VM waits for, done before there is one: network, keys, clock, and the first command of a session,
+        which takes several times as long as any later one. What its owner gives it replaces the rest.
+        """
+        want = self.saved.want
+        if not await self._configure(channel, FORK_SECONDS):
+            return False
+        with suppress(Failure):
+            at = GuestAddress(self.host.instance.address(want.number), want.secret)
+            return (await execs.run(at, ExecSpec(cmd="true"), timeout=FORK_SECONDS)).status == 0
+        return False
+
     async def _watch_room(self, monitor: Monitor) -> None:
         with suppress(Failure):  # a QEMU that does not answer is noticed by others
             await fullness.watch(monitor, self.folder, lambda sentence: self._warn("host", sentence))
@@ -614,16 +670,8 @@ class Machine:
         """Configure the guest and say so; False when it ended or stayed silent for so many seconds."""
         if self.saved.phase is Phase.RUNNING:  # adopted: it was configured by the process before us
             return True
-        answered = asyncio.create_task(self._configure(channel, seconds))
-        ended = asyncio.create_task(watch.over.wait())
-        try:
-            await asyncio.wait({answered, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if not answered.done() or not answered.result():
-                return False
-        finally:
-            for task in (answered, ended):
-                task.cancel()
-            await asyncio.gather(answered, ended, return_exceptions=True)
+        if not await unless_ended(watch, self._configure(channel, seconds)):
+            return False
         self._become(Phase.RUNNING, source=Source.BOOT, anew=False)
         return True
 

@@ -73,6 +73,8 @@ class Saved(msgspec.Struct, frozen=True):
     snapshots: tuple[Kept, ...] = ()
     template: str = ""
     """The template that the disk was made on, and that the first start may go on from."""
+    spare: bool = False
+    """A machine without an owner; it does not outlive the process of control that made it."""
 
 
 def load(folder: Path) -> Saved | None:
