@@ -28,6 +28,8 @@ MANY = int(os.environ.get("BENCH_VMS", "30"))
 """VMs that are there at the end."""
 ASKED = 200
 """Calls of `whoami` of which the slowest hundredth counts."""
+REST_SECONDS = 5
+"""Before each `new` that is measured alone: what stands by is made again meanwhile."""
 UP_SECONDS = 200
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -58,28 +60,39 @@ def _platform(folder: Path, live: Path, image: str, *options: str) -> Iterator[P
 
 
 def _forked(report: Report, place: Platform, store: ImageStore, boot: BootFiles, image: str) -> None:
-    taken, before, after = [], [], []
+    taken = []
     floor = asyncio.run(_floor(store, boot, image, ROUNDS))
     for number in range(ROUNDS):
         name = _name("one", number)
+        time.sleep(REST_SECONDS)
         taken.append(_new(place, name))
-        after.append(_pss(place, name))
         _remove(place, name)
-        assert place.lobby("new", "--name", name + "b", seconds=120).status == 0
-        before.append(_pss(place, name + "b"))
-        _remove(place, name + "b")
     ssh = [_timed(lambda: place.ssh("localhost", "whoami")) for _ in range(ROUNDS)]
     least = [fork + one for fork, one in zip(floor, ssh, strict=True)]
     report.add(f"floor: a bare fork and one OpenSSH connection ({image})", "s", least)
     report.add(f"`new` to the first answered command, a copy ({image})", "s", taken)
     report.notes.append(f"{image}: a copy takes {statistics.median(taken) / statistics.median(least):.2f} x the floor")
-    report.add(f"memory of a VM before its first login (PSS, {image})", "MiB", before)
-    report.add(f"memory of a VM after a login (PSS, {image})", "MiB", after)
+    _weigh(report, place, image)
     report.add(f"{CROWD} at once until the last one answers ({image})", "s", [_crowd(place)])
     _copy(report, place, image)
     row = [_new(place, _name("row", number)) for number in range(MANY - CROWD)]
     report.add(f"{len(row)} in a row beside {CROWD}, each to its first answer ({image})", "s", row)
     _idle(report, place, image)
+
+
+def _weigh(report: Report, place: Platform, image: str) -> None:
+    """Several VMs, so that what they share with their template counts once; copies made on the spot, and never used."""
+    names = [_name("still", number) for number in range(CROWD)]
+    for name in names:
+        assert place.lobby("new", "--name", name, "--env", "A=1", seconds=120).status == 0
+    before = [_pss(place, name) for name in names]
+    for name in names:
+        assert place.ssh(f"{name}@localhost", "true").status == 0
+    after = [_pss(place, name) for name in names]
+    for name in names:
+        _remove(place, name)
+    report.add(f"memory of each of {CROWD} VMs before its first login (PSS, {image})", "MiB", before)
+    report.add(f"memory of each after a login (PSS, {image})", "MiB", after)
 
 
 def _copy(report: Report, place: Platform, image: str) -> None:

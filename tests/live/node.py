@@ -14,6 +14,7 @@ from pathlib import Path
 from ussycode.base.clock import Clock, SystemClock
 from ussycode.runtime.drivers.qemu import saved
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
+from ussycode.runtime.drivers.qemu.spares import Stock
 from ussycode.runtime.drivers.qemu.templates import Limits
 from ussycode.runtime.images.store import ImageStore
 from ussycode.runtime.instance import Instance, claim, make_folders
@@ -42,10 +43,12 @@ class Node:
 
     async def driver(
         self, boot_timeout: float = BOOT_SECONDS, check_seconds: float = CHECK_SECONDS, limits: Limits | None = None,
+        spares: Stock | None = None,
     ) -> QemuDriver:
         """An opened driver, as a fresh control process would make it; without `limits` it has no templates."""
         driver = QemuDriver(
             self.instance, self.images, self.helper, Accel.TCG, self.clock, boot_timeout, check_seconds, limits,
+            spares,
         )
         await driver.open()
         return driver

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +21,10 @@ import pytest
 from tests.contract.check_driver import look, until, want
 from tests.live.node import Node, running_node
 from tests.live.test_driver_live import says
-from ussycode.runtime.driver import Origin, OriginKind, Phase, Want
+from ussycode.runtime.driver import Origin, OriginKind, Phase, Spare, Want
 from ussycode.runtime.drivers.qemu import machine
 from ussycode.runtime.drivers.qemu.driver import QemuDriver
+from ussycode.runtime.drivers.qemu.spares import Spares, Stock
 from ussycode.runtime.drivers.qemu.template import NUMBER, STATE, Template
 from ussycode.runtime.drivers.qemu.templates import Limits
 from ussycode.runtime.images.store import Image, ImageStore
@@ -345,6 +346,9 @@ async def test_a_copy_of_a_settled_system_is_a_system_of_its_own(
         assert (driver.templates.figures.forked, driver.templates.figures.failed) == (3, 0)
         again = (await says(driver, WHO, given.vm)).splitlines()
         assert again[:3] == told[1][:3] and again[3] not in (told[0][3], told[1][3])
+        await driver.close()
+        await spares_become_vms_and_nothing_is_left_of_others(node)
+        driver = await node.driver(limits=Limits(2048, ("ussyuntu", 1, 512)))
         monkeypatch.setattr(machine, "FORK_SECONDS", 0.0)
         late = one_of(4, image="ussyuntu", memory_mib=512)
         await made(driver, late)
@@ -352,3 +356,69 @@ async def test_a_copy_of_a_settled_system_is_a_system_of_its_own(
         assert await says(driver, "hostname; cat /etc/machine-id; echo $NUMBER", late.vm) == (
             f"demo4\n{hashlib.sha256(late.vm.encode()).hexdigest()[:32]}\n4"), "so it booted from its image"
         await driver.close()
+
+
+async def spares_become_vms_and_nothing_is_left_of_others(node: Node) -> None:
+    """On a node that has the templates already."""
+    stock = Stock("ussyuntu", 1, 512, 5, 2)
+    driver = await node.driver(limits=Limits(2048, ("ussyuntu", 1, 512)), spares=stock)
+    first, second = await standing(driver, 2)
+    known = {one.vm for one in await driver.seen()}
+    assert not {first.vm, second.vm} & known, "nobody is told of machines that are nobody's"
+    assert await driver.claim("ussyuntu", 1, 1024, 5) is None and await driver.claim("debian-min", 1, 512, 5) is None
+    taken = [await driver.claim("ussyuntu", 1, 512, 7) for _ in range(2)]
+    assert taken == [first, second] and await driver.claim("ussyuntu", 1, 512, 5) is None
+    vms = [
+        replace(one_of(one.number, image="ussyuntu", memory_mib=512), vm=one.vm, env=(), disk_gib=7)
+        for one in taken if one is not None
+    ]
+    pids = [process_of(node, vm.vm) for vm in vms]
+    await made(driver, *vms)
+    assert [process_of(node, vm.vm) for vm in vms] == pids, "they did not start again"
+    told = [(await says(driver, WHO, vm.vm)).splitlines() for vm in vms]
+    assert len(told[0]) == 7 and not set(told[0]) & set(told[1]), told
+    for vm, said in zip(vms, told, strict=True):
+        assert (said[0], said[1]) == (vm.name, hashlib.sha256(vm.vm.encode()).hexdigest()[:32])
+        address = driver.guest_address(vm.vm)
+        assert address is not None and address.secret == vm.secret, "not that of the time when it was nobody's"
+        assert await says(driver, "systemctl is-system-running", vm.vm) == "running"
+    keys = "cat /etc/ssh/ssh_host_ed25519_key.pub | cut -d' ' -f2"
+    assert await says(driver, keys, vms[0].vm) != await says(driver, keys, vms[1].vm)
+    async with asyncio.timeout(60):
+        while int(await says(driver, "df -k --output=size / | tail -1", vms[0].vm)) < 6 << 20:
+            await asyncio.sleep(0.5)
+    third, fourth = await standing(driver, 2)
+    unwanted = await driver.claim("ussyuntu", 1, 512, 5)
+    assert unwanted == third
+    await driver.give_back(third)
+    os.kill(process_of(node, fourth.vm), signal.SIGKILL)
+    await standing(driver, 2, without={third, fourth})
+    for gone in (third, fourth):
+        assert not node.instance.vm_run(gone.vm).exists() and not node.instance.vm_data(gone.vm).exists()
+    kept = process_of(node, vms[0].vm)
+    driver.spares = Spares(stock, node.clock, *5 * [None])  # type: ignore[list-item]  # a control that is killed ends none
+    left = [place.name for place in (node.instance.run / "vm").iterdir() if place.name.startswith("vm_")]
+    assert len(left) > 2
+    await driver.close()
+    driver = await node.driver()
+    there = {place.name for place in (node.instance.run / "vm").iterdir() if place.name.startswith("vm_")}
+    assert there & set(left) == there and not there - {one.vm for one in await driver.seen()}
+    assert process_of(node, vms[0].vm) == kept
+    for vm in vms:
+        await driver.destroy(vm.vm)
+    await driver.close()
+
+
+async def standing(driver: QemuDriver, count: int, without: Collection[Spare] = ()) -> list[Spare]:
+    """The spares, once there are so many of them, none of `without`."""
+    async with asyncio.timeout(60):
+        while len(ready := driver.spares.ready) != count or set(ready) & set(without):
+            await asyncio.sleep(0.05)
+    return ready
+
+
+def process_of(node: Node, vm: str) -> int:
+    """Pid of its QEMU."""
+    record = processes.read(node.instance.vm_run(vm))
+    assert record is not None
+    return record.pid

@@ -109,9 +109,9 @@ class Spares:
         return claimed is not None
 
     @property
-    def numbers(self) -> frozenset[int]:
-        """Numbers that spares have."""
-        return frozenset(one.number for one in [*self._ready, *self._claimed])
+    def ready(self) -> list[Spare]:
+        """Those that stand by, the oldest first."""
+        return [*self._ready]
 
     async def _keep_up(self) -> None:
         """The outermost frame: what goes wrong with one spare must not be the end of all."""
