@@ -60,7 +60,7 @@ async def node(image_store: ImageStore, boot: BootFiles, debian_min: Image) -> A
 def one_of(number: int, **changes: object) -> Want:
     """One of several machines that differ in all that a control plane gives them."""
     return want(
-        vm=f"vm_forked{number:010}", number=number, name=f"demo{number}", secret=f"{number:02x}" * 32,
+        vm=f"vm_forked{number:010}", number=number, name=f"demo{number}", secret=f"{number & 255:02x}" * 32,
         env=(("NUMBER", str(number)),), **changes,
     )
 
