@@ -382,7 +382,7 @@ async def spares_become_vms_and_nothing_is_left_of_others(node: Node) -> None:
         address = driver.guest_address(vm.vm)
         assert address is not None and address.secret == vm.secret, "not that of the time when it was nobody's"
         assert await says(driver, "systemctl is-system-running", vm.vm) == "running"
-    keys = "cat /etc/ssh/ssh_host_ed25519_key.pub | cut -d' ' -f2"
+    keys = "sudo systemctl start ssh-host-key; cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub"
     assert await says(driver, keys, vms[0].vm) != await says(driver, keys, vms[1].vm)
     async with asyncio.timeout(60):
         while int(await says(driver, "df -k --output=size / | tail -1", vms[0].vm)) < 6 << 20:
