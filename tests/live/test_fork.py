@@ -400,7 +400,7 @@ async def spares_become_vms_and_nothing_is_left_of_others(node: Node) -> None:
     left = [place.name for place in (node.instance.run / "vm").iterdir() if place.name.startswith("vm_")]
     assert len(left) > 2
     await driver.close()
-    driver = await node.driver()
+    driver = await node.driver(limits=Limits(2048, ("ussyuntu", 1, 512)))
     there = {place.name for place in (node.instance.run / "vm").iterdir() if place.name.startswith("vm_")}
     assert there & set(left) == there and not there - {one.vm for one in await driver.seen()}
     assert process_of(node, vms[0].vm) == kept
