@@ -32,6 +32,8 @@ from ussycode.doors.edgefeed.answers import Answers
 from ussycode.doors.edgefeed.server import FeedServer
 from ussycode.doors.metadata.server import MetadataDoor
 from ussycode.doors.metrics.server import serve_metrics
+from ussycode.doors.smtp.door import SmtpDoor
+from ussycode.doors.smtp.tls import Certificate, GivenCertificate, MintedCertificate
 from ussycode.doors.ssh.door import SshDoor
 from ussycode.doors.ssh.hostkey import load_host_key, public_line
 from ussycode.doors.web.app import serve_web
@@ -297,6 +299,9 @@ async def _serve(config: Config, given: ControlSettings) -> None:
                 serve_metrics(app, _listening(given.metrics_fd), edges, given.certificate_secret), name="metrics"),
             group.create_task(door.serve([_listening(fd) for fd in given.ssh_fds]), name="ssh"),
         ]
+        if given.mail_fds:
+            smtp = SmtpDoor(app, _mail_certificate(app, given))
+            running.append(group.create_task(smtp.serve([_listening(fd) for fd in given.mail_fds]), name="smtp"))
         if config.runtime == "qemu":
             running.append(group.create_task(_resolver(config).run(), name="resolver"))
             running.append(group.create_task(_metadata(app), name="metadata"))
@@ -360,6 +365,13 @@ def _in_memory(text: str) -> str:
 def _zone_server(given: ControlSettings, zone: Zone) -> ZoneServer:
     udp, tcp = ([_listening(fd) for fd in fds] for fds in (given.dns_udp_fds, given.dns_tcp_fds))
     return ZoneServer(zone, udp, tcp)
+
+
+def _mail_certificate(app: App, given: ControlSettings) -> Certificate:
+    chain, key = given.mail_certificate.encode(), given.mail_key.encode()
+    if given.mail_mints:
+        return MintedCertificate(Intermediate(chain, key), app.config.domain, app.clock)
+    return GivenCertificate(chain, key)
 
 
 def mailer(config: Config) -> Mailer:

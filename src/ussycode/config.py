@@ -183,6 +183,7 @@ class Config:
     smtp_user: str
     smtp_password: Secret
     mail_from: str
+    mail_port: int
     net_mbit: int
     net_packets: int
     net_connections: int
@@ -200,7 +201,7 @@ class Config:
 
     def listens_at(self, port: int) -> bool:
         """Whether `port` is an alternate one."""
-        own = (self.ssh_port, self.https_port, self.http_port, self.metrics_port, self.dns_port)
+        own = (self.ssh_port, self.https_port, self.http_port, self.metrics_port, self.dns_port, self.mail_port)
         return self.alternate_ports is not None and port in self.alternate_ports and port not in own
 
     @property
@@ -288,6 +289,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("smtp_user", str, "", "account at the relay; empty: none"),
     Setting("smtp_password", Secret, "", "password of that account"),
     Setting("mail_from", str, "", "address that mails come from; empty: ussycode@DOMAIN"),
+    Setting("mail_port", _count(0, 65535), "2525", "port that takes mail for VMs; 0: none"),
     Setting("net_mbit", _count(1, 1_000_000), "1000", "megabits per second of one VM to the internet, and back"),
     Setting("net_packets", _count(100, 10_000_000), "50000", "frames per second that one VM may send"),
     Setting("net_connections", _count(1, 1_000_000), "200", "new connections per second of one VM"),
@@ -371,7 +373,7 @@ def _value(setting: Setting, text: str, problems: list[str]) -> Any:
 
 def _together(values: Mapping[str, Any]) -> list[str]:
     ports = [values[f"{n}_port"] for n in ("ssh", "https", "http", "metrics")]
-    ports += [values["dns_port"]] if values["dns_port"] else []
+    ports += [port for port in (values["dns_port"], values["mail_port"]) if port]
     doubled = {p for p in ports if ports.count(p) > 1}
     problems = [f"port {p} is given to two listeners" for p in sorted(doubled)]
     if (values["tls_cert"] is None) != (values["tls_key"] is None):

@@ -37,6 +37,7 @@ VMS = {
     "shared": VmFacts("vm_1", "demo", "user_owner", frozenset(), 8000, GRANTS),
     "shared, blue": VmFacts("vm_1", "demo", "user_owner", frozenset(), 8000, GRANTS, frozenset({"blue"})),
 }
+TAKES_MAIL = {"takes mail": VmFacts("vm_1", "demo", "user_owner", takes_mail=True)}
 COMMANDS = {Action.VM_LIST: "ls", Action.VM_SHELL: "ssh demo", Action.VM_DELETE: "rm"}
 
 
@@ -44,7 +45,7 @@ def rows() -> Iterator[str]:
     for action in Action:
         ports: tuple[int | None, ...] = (8000, 8001) if action is Action.VM_OPEN else (None,)
         for who, caller in PEOPLE.items():
-            for what, vm in VMS.items():
+            for what, vm in (VMS | (TAKES_MAIL if action is Action.VM_MAIL else {})).items():
                 for port in ports:
                     command = COMMANDS.get(action, "other") if caller.via is Via.TOKEN else ""
                     made = decide(action, Facts(caller, vm, port, command, NOW))

@@ -174,8 +174,7 @@ def platform(
     data.mkdir(mode=0o755)
     for shared in ("cache", "images"):
         (data / shared).symlink_to(live / shared)
-    names = ("ssh", "https", "http", "metrics")
-    made = Platform(data, home, ports or dict(zip(names, free_ports(), strict=True)), options)
+    made = Platform(data, home, ports or free_ports(), options)
     made.person("admin")
     (home / "admin.pub").write_bytes((home / "admin" / "key.pub").read_bytes())
     try:
@@ -188,13 +187,13 @@ def platform(
         shutil.rmtree(data, ignore_errors=True)
 
 
-def free_ports() -> list[int]:
-    """Four ports that nothing listens on."""
+def free_ports() -> dict[str, int]:
+    """Ports that nothing listens on, for each door of a platform."""
     with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(4)]
-        for probe in probes:
+        probes = {name: stack.enter_context(socket.socket()) for name in ("ssh", "https", "http", "metrics", "mail")}
+        for probe in probes.values():
             probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        return {name: probe.getsockname()[1] for name, probe in probes.items()}
 
 
 def logs(data: Path) -> str:

@@ -29,7 +29,7 @@ def place(
     """A platform without VMs behind its own Caddy, before an authority that is really asked."""
     home = tmp_path_factory.mktemp("front")
     data = live_data / f"front-{os.getpid()}"
-    ports = dict(zip(("ssh", "https", "http", "metrics"), free_ports(), strict=True))
+    ports = free_ports()
     with acme_server(home, ports["http"], ports["https"], f"127.0.0.1:{names.port}") as acme:
         options = (
             "--runtime", "fake", "--front", "caddy", "--domain", DOMAIN, "--listen", "127.0.0.1",

@@ -20,7 +20,7 @@ LINES = (
     "share requests", "share mine", "invite {}@example.com",
     "defaults read", "defaults write dev.exe new.cpu 1", "defaults delete dev.exe new.cpu",
     "new --name {}-box --env A=1", "ls {}-box", "share show {}-box", "share port {}-box", "share port {}-box 3000",
-    "share set-public {}-box", "share set-private {}-box", "restart {}-box", "rename {}-box {}-bin",
+    "share set-public {}-box", "share set-private {}-box", "share receive-email {}-box on", "restart {}-box", "rename {}-box {}-bin",
     "comment {}-bin 'of {}'", "tag {}-bin blue", "tag -d {}-bin blue", "egress {}-bin all", "wake {}-bin on",
     "resize {}-bin --memory 512MB", "snapshot ls {}-bin", "snapshot schedule {}-bin off", "why {}-bin",
     "stat {}-bin", "ssh {}-bin 'exit 3'",

@@ -3,7 +3,10 @@ from __future__ import annotations
 
 import json
 import re
+import smtplib
+import ssl
 from collections.abc import Iterator
+from email.message import EmailMessage
 
 import pytest
 
@@ -37,6 +40,35 @@ def test_paused_or_stopped_it_wakes_by_ssh(place: Platform) -> None:
     for verb in ("pause", "stop"):
         assert place.lobby(verb, "sleeper", seconds=60).status == 0
         assert place.ssh("sleeper@localhost", "echo up", seconds=90).out == "up\n", verb
+
+
+def test_a_mail_wakes_it_and_lies_in_the_mailbox_of_its_user(place: Platform) -> None:
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Subject"] = "a@example.org", "any@sleeper.localhost", "hello"
+    mail.set_content("grüße\n")
+    assert sent(place, mail) == 550
+    assert place.lobby("share receive-email sleeper on").status == 0
+    assert place.lobby("stop sleeper", seconds=60).status == 0
+    assert sent(place, mail) == 250
+    look = "whoami; cd ~/Maildir/new; stat -c '%U %a' *; head -n 1 *; grep -c grüße * || cat *; ls ~/Maildir/tmp | wc -l"
+    user, owner, first, found, drafts = place.ssh("sleeper@localhost", look, seconds=90).out.splitlines()
+    assert (owner, first, found, drafts) == (f"{user} 600", "Delivered-To: any@sleeper.localhost", "1", "0")
+    assert place.lobby("share receive-email sleeper off").status == 0
+    assert sent(place, mail) == 550
+
+
+def sent(place: Platform, mail: EmailMessage) -> int:
+    """The code of the reply to a mail, sent over a connection whose certificate counts."""
+    trusting = ssl.create_default_context(cafile=str(place.home / "root.pem"))
+    with smtplib.SMTP("127.0.0.1", place.ports["mail"], timeout=120) as client:
+        client._host = "localhost"  # type: ignore[attr-defined]
+        client.starttls(context=trusting)
+        try:
+            client.send_message(mail, mail_options=["BODY=8BITMIME"])
+        except smtplib.SMTPRecipientsRefused as refused:
+            (code, _), = refused.recipients.values()
+            return int(code)
+    return 250
 
 
 def test_one_that_is_not_to_be_woken_sleeps_on(place: Platform) -> None:

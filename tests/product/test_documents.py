@@ -38,6 +38,7 @@ LINES = (
     "share add demo friend@example.org --port 3000", "share show demo", "share who demo",
     "share who demo friend@example.org", "share log demo", "share mine", "share remove demo friend@example.org --root",
     "share remove demo friend@example.org", "share requests", "LINK",
+    "share receive-email demo", "share receive-email demo on", "share receive-email demo off",
     "share add-link demo --label meetup --max-uses 5 --expires 2d",
     "share show demo", "domain ls", "image ls", "defaults read",
     "defaults write dev.exe new.env EDITOR=vim", "defaults delete dev.exe new.env", f"ssh-key add {KEY}",

@@ -37,6 +37,7 @@ LINES = (
     "share add demo friend@example.org", "share add demo nosuchone", "share add demo team", "share access allow demo",
     "share show demo", "share who demo",
     "share log demo", "share mine", "share remove demo friend@example.org", "share remove demo friend@example.org",
+    "share receive-email demo on", "share receive-email demo",
     "share requests", "share approve demo bob", "share decline demo bob",
     "share remove-link demo link_none", "image ls", "defaults write dev.exe new.env EDITOR=vim",
     "defaults read", "defaults delete dev.exe new.env", f"ssh-key add {KEY}", "ssh-key rename laptop desk",

@@ -14,10 +14,11 @@ CHANGES = (
     (f"share add demo {BOB}", "share.added"), (f"share add demo {BOB} --root", "share.changed"),
     (f"share add demo {BOB} --expires 7d", "share.changed"), (f"share remove demo {BOB} --root", "share.lowered"),
     (f"share remove demo {BOB}", "share.removed"), ("share add-link demo", "share.link_added"),
+    ("share receive-email demo on", "share.mailbox"), ("share receive-email demo off", "share.mailbox"),
 )
 READS = (
     "share show demo", "share port demo", "share who demo", f"share who demo {BOB}", "share log demo", "share mine",
-    f"share add demo {BOB}",
+    f"share add demo {BOB}", "share receive-email demo", "share receive-email demo off",
 )
 
 

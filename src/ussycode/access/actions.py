@@ -29,3 +29,5 @@ class Action(enum.StrEnum):
     """Make or revoke a token of one's own for the VM's HTTPS; what it opens is decided when it is shown."""
     VM_OPEN = "vm.open"
     """Reach a port of the VM over HTTPS."""
+    VM_MAIL = "vm.mail"
+    """Send the VM a mail. Nobody is known by one: who sends it plays no part."""

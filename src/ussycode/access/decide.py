@@ -32,6 +32,8 @@ class Reason(enum.StrEnum):
     GRANTED_SHELL = "granted_shell"
     NOT_SIGNED_IN = "not_signed_in"
     NO_VM = "no_vm"
+    MAIL_OFF = "mail_off"
+    """The VM takes no mail."""
     NOT_YOURS = "not_yours"
     NOT_SHARED = "not_shared"
     """Something of the VM is shared with them, but not this."""
@@ -75,6 +77,7 @@ class Permit:
 ON_A_VM = frozenset({
     Action.VM_COPY, Action.VM_TAG, Action.VM_TOKEN,
     Action.VM_READ, Action.VM_CHANGE, Action.VM_DELETE, Action.VM_SHARE, Action.VM_SHELL, Action.VM_OPEN,
+    Action.VM_MAIL,
 })
 """Actions whose target is one VM."""
 OF_A_SHELL = frozenset({Action.VM_SHELL, Action.VM_OPEN, Action.VM_READ, Action.VM_TOKEN})
@@ -94,6 +97,8 @@ def decide(action: Action, facts: Facts) -> Decision:
         return Decision(Reply.FORBID, Reason.TOKEN_SCOPE)
     if action is Action.NOTHING:
         return Decision(Reply.ALLOW, Reason.ANYONE)
+    if action is Action.VM_MAIL:
+        return _mail(facts.vm)
     if action in ON_A_VM:
         return _on_vm(action, facts)
     if not facts.caller.known:
@@ -110,6 +115,13 @@ def permit(action: Action, facts: Facts) -> tuple[Permit | None, Decision]:
     decision = decide(action, facts)
     made = Permit(action, facts.caller, facts.vm, decision) if decision.allowed else None
     return made, decision
+
+
+def _mail(vm: VmFacts | None) -> Decision:
+    # Anybody can write any sender, so there is none to sign in: a VM without mail looks like no VM.
+    if vm is None:
+        return Decision(Reply.HIDE, Reason.NO_VM)
+    return Decision(Reply.ALLOW, Reason.ANYONE) if vm.takes_mail else Decision(Reply.HIDE, Reason.MAIL_OFF)
 
 
 def _on_vm(action: Action, facts: Facts) -> Decision:

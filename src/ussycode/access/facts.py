@@ -89,6 +89,7 @@ class VmFacts:
     grants: Mapping[str, tuple[Grant, ...]] = field(default_factory=dict, hash=False)
     """By user id."""
     tags: frozenset[str] = frozenset()
+    takes_mail: bool = False
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,6 @@ DECLINED = (
              "give a VM what it needs with: new --env KEY=VALUE", ("int",)),
     Declined("team", NOT_YET, "accounts are not grouped into teams so far",
              "share a VM with people: share add NAME EMAIL"),
-    Declined("share receive-email", NOT_YET, "VMs receive no mail so far", "fetch mail from inside the VM"),
 )
 
 

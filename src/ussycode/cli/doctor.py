@@ -97,7 +97,7 @@ def _ports(config: Config) -> Check:
     if now is not None and state.alive(now.supervisor):
         return Check("ports", True, f"held by this ussycode (pid {now.supervisor.pid})")
     wanted = [config.ssh_port, config.https_port, config.http_port, config.metrics_port]
-    wanted += [config.dns_port] if config.dns_port else []
+    wanted += [port for port in (config.dns_port, config.mail_port) if port]
     taken = [port for port in wanted if not _free(port)]
     if taken:
         return Check("ports", False, f"in use: {', '.join(map(str, taken))}", "ss -ltnp shows by whom")

@@ -50,6 +50,7 @@ class Listeners:
     dns_udp: list[socket.socket]
     dns_tcp: list[socket.socket]
     """Of the name server for our own zone."""
+    mail: list[socket.socket]
     alternate: list[tuple[int, socket.socket]]
     """Alternate ports, shared by all edges."""
     taken: list[int]
@@ -59,7 +60,7 @@ class Listeners:
         """Every one of them."""
         several = (
             self.ssh, *self.https, self.http, self.quic, [self.front] if self.front else [], self.dns_udp, self.dns_tcp,
-            [one for _, one in self.alternate],
+            self.mail, [one for _, one in self.alternate],
         )
         return [*(s for group in several for s in group), self.metrics, self.web, self.feed]
 
@@ -83,6 +84,7 @@ def bind(config: Config, instance: Instance) -> Listeners:
         front=None if config.front == "none" else bind_front(config, instance), alternate=alternate, taken=taken,
         dns_udp=[_udp(a, config.dns_port, "DNS", "--dns-port") for a in config.listen if config.dns_port],
         dns_tcp=[_tcp(a, config.dns_port, "DNS", "--dns-port") for a in config.listen if config.dns_port],
+        mail=[_tcp(a, config.mail_port, "mail", "--mail-port") for a in config.listen if config.mail_port],
     )
 
 

@@ -136,7 +136,9 @@ class Supervisor:
         ours = self.listeners
         ssh = [s.fileno() for s in ours.ssh]
         udp, tcp = [s.fileno() for s in ours.dns_udp], [s.fileno() for s in ours.dns_tcp]
+        mail = [s.fileno() for s in ours.mail]
         signer = self._authority_of_control() if front.signs_locally(self.config) else ("", "")
+        certificate = self._certificate_of_mail() if mail else ("", "")
         given = ControlSettings(
             config=self.config.texts(), accel=self.prepared.accel, admin_keys=self.prepared.admin_keys,
             edge_uid=self.prepared.instance.edge_uid, ssh_fds=ssh, web_fd=ours.web.fileno(),
@@ -144,8 +146,10 @@ class Supervisor:
             signer_certificate=signer[0], signer_key=signer[1], dns_udp_fds=udp, dns_tcp_fds=tcp,
             acme_root=_text(self.config.acme_root),
             certificate_secret=self.secret if self.config.front == "caddy" else "",
+            mail_fds=mail, mail_certificate=certificate[0], mail_key=certificate[1],
+            mail_mints=self.config.tls_cert is None,
         )
-        fds = [*ssh, *udp, *tcp, ours.web.fileno(), ours.feed.fileno(), ours.metrics.fileno()]
+        fds = [*ssh, *udp, *tcp, *mail, ours.web.fileno(), ours.feed.fileno(), ours.metrics.fileno()]
         return pack(given), fds, self.prepared.instance.control_uid
 
     def _edge(self, number: int, ready: int = -1) -> tuple[int, list[int], int]:
@@ -188,6 +192,12 @@ class Supervisor:
     def _authority_of_edge(self) -> tuple[str, str]:
         made = open_authority(self.config.data_dir / "ca", SystemClock()).intermediate(self.config.domain)
         return made.certificate.decode(), made.key.decode()
+
+    def _certificate_of_mail(self) -> tuple[str, str]:
+        config = self.config
+        if config.tls_cert is not None:
+            return _text(config.tls_cert), _text(config.tls_key)
+        return self._authority_of_edge()
 
     def _authority_of_control(self) -> tuple[str, str]:
         made = open_authority(self.config.data_dir / "ca", SystemClock()).foreign_intermediate(self.config.domain)
@@ -294,6 +304,7 @@ class Supervisor:
         alive += [state.child(f"edge-retired-{p.pid}", p.pid) for p in self.retired if p.returncode is None]
         ports = {"ssh": config.ssh_port, "https": config.https_port, "http": config.http_port,
                  "metrics": config.metrics_port}
+        ports |= {"mail": config.mail_port} if config.mail_port else {}
         me = state.child("supervisor", os.getpid())
         state.write(config.data_dir, state.State(
             self.phase, me, alive, config.domain, ports, self.reloads, self.reload_error,

@@ -7,7 +7,7 @@ from ussycode.access.actions import Action
 from ussycode.cmdline.spec import command, flag, switch, vm, word
 from ussycode.domains import ops as domains
 from ussycode.ports import Ctx
-from ussycode.sharing import ops, places
+from ussycode.sharing import mailbox, ops, places
 from ussycode.sharing.model import Ports
 from ussycode.sharing.views import ShareView, VisibilityView
 from ussycode.sharing.words import port_number
@@ -36,6 +36,7 @@ async def show(ctx: Ctx, a: Show) -> ShareView:
     listening = await ops.listening(ctx.app, ctx.permit)
     return ShareView(
         ctx.app.config, a.vm, ports, tuple(shares), tuple(links), tuple(served), a.qr, listening=listening,
+        mailbox=await mailbox.read(ctx.app, ctx.permit),
     )
 
 

@@ -39,7 +39,7 @@ class LinkDocument(TypedDict):
 
 
 class ShareDocument(TypedDict):
-    """`share show`."""
+    """`share show`. `email_stopped` says why the platform turned the VM's mail off."""
 
     vm_name: str
     status: str
@@ -53,6 +53,9 @@ class ShareDocument(TypedDict):
     team_shelley: bool
     ports: list[PortDocument]
     domains: list[str]
+    receive_email: bool
+    email_address: str
+    email_stopped: NotRequired[str]
     listening: NotRequired[list[int]]
 
 

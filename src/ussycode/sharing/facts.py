@@ -16,7 +16,7 @@ from ussycode.sharing import store as shares
 from ussycode.sharing.model import Ports, resolve
 from ussycode.vms import ports as store
 from ussycode.vms import store as vms
-from ussycode.vms.model import Vm
+from ussycode.vms.model import Mailbox, Vm
 from ussycode.wire.edge import Change, EdgeGrant, EdgeSession, EdgeSigner, EdgeUser, EdgeVm, Snapshot
 
 Grants = Mapping[str, tuple[Grant, ...]]
@@ -43,7 +43,8 @@ def _facts(tx: Tx, images: ImageCatalog, vm: Vm | None) -> VmFacts | None:
         return None
     ports = ports_of(tx, images, vm)
     grants = shares.grants(shares.shares_of(tx, vm.id))
-    return VmFacts(vm.id, vm.name, vm.owner, ports.public, ports.primary, grants, frozenset(vm.tags))
+    mail = vm.mailbox is Mailbox.ON
+    return VmFacts(vm.id, vm.name, vm.owner, ports.public, ports.primary, grants, frozenset(vm.tags), mail)
 
 
 def ports_of(tx: Tx, images: ImageCatalog, vm: Vm) -> Ports:

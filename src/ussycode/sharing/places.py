@@ -24,6 +24,11 @@ def link_url(config: Config, name: str, token: str) -> str:
     return f"{config.host_url(config.vm_host(name))[:-1]}{SHARE}{token}"
 
 
+def mail_address(config: Config, name: str) -> str:
+    """One of the addresses of the VM called `name`: whatever stands in front of the `@` will do."""
+    return f"anything@{config.vm_host(name)}"
+
+
 def require(name: str, port: int, primary: int) -> None:
     """Raise NO_PLACE for a port that nobody could open."""
     if port != primary and port not in ALTERNATE_PORTS:

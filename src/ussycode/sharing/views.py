@@ -23,6 +23,7 @@ from ussycode.sharing.documents import (
 )
 from ussycode.sharing.model import Link, Ports, Share
 from ussycode.sharing.people import Added
+from ussycode.vms.model import STOPPED, Mailbox
 
 NO_TEAM = {"team_access": False, "team_ssh": False, "team_shelley": False}
 
@@ -67,6 +68,7 @@ class ShareView:
     qr: bool = False
     listening: tuple[int, ...] | None = None
     """Ports on which something listens in the VM, as it says; None when it says nothing."""
+    mailbox: Mailbox = Mailbox.OFF
 
     @property
     def url(self) -> str:
@@ -82,7 +84,7 @@ class ShareView:
         parts = [VisibilityView(self.vm_name, primary, primary in self.ports.public, self.url).text(style)]
         parts += [f"  port {p} is public: {self._url(p)}" for p in sorted(self.ports.public - {primary})]
         parts += [f"  also at {d}" for d in self.domains]
-        parts += self._heard()
+        parts += [*self._heard(), *self._mail()]
         if self.shares:
             rows = [[s.name, _what(s), _status(s), _via(s), _day(s.expires)] for s in self.shares]
             parts += ["", table(["SHARED WITH", "WHAT", "STATUS", "BY", "ENDS"], rows, style)]
@@ -102,14 +104,26 @@ class ShareView:
         silent = [] if primary in self.listening else [f"  nothing listens on port {primary} in it; {other}"]
         return [*silent, *([f"  in it listens: {found}"] if found else [])]
 
+    def _mail(self) -> list[str]:
+        if self.mailbox is Mailbox.ON:
+            return [f"  takes mail for {places.mail_address(self.config, self.vm_name)}"]
+        on = f"share receive-email {self.vm_name} on"
+        return [f"  takes no mail any more: {STOPPED}; read or move them, then: {on}"] if self._stopped else []
+
+    @property
+    def _stopped(self) -> bool:
+        return self.mailbox is Mailbox.FULL
+
     def document(self) -> ShareDocument:
         """The document of `share show`."""
-        heard = {} if self.listening is None else {"listening": list(self.listening)}
+        heard: dict[str, Any] = {} if self.listening is None else {"listening": list(self.listening)}
+        heard |= {"email_stopped": STOPPED} if self._stopped else {}
         return cast(ShareDocument, {
             "vm_name": self.vm_name, "status": self.ports.visibility, "port": self.ports.primary, "url": self.url,
             "users": [person(s) for s in self.shares], "links": [link(k) for k in self.links], "teams": [], **NO_TEAM,
             "ports": [{"port": p, "share": "public", "url": self._url(p)} for p in sorted(self.ports.public)],
-            "domains": list(self.domains), **heard,
+            "domains": list(self.domains), "receive_email": self.mailbox is Mailbox.ON,
+            "email_address": places.mail_address(self.config, self.vm_name), **heard,
         })
 
 

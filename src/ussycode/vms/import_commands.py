@@ -27,7 +27,7 @@ class Import:
     disk: int | None = flag(gibibytes, help="disk; 5G when omitted, and never smaller than what is sent")
     env: tuple[tuple[str, str], ...] = flag(env_pair, many=True, help="KEY=VALUE for everything that runs in the VM")
     tag: tuple[str, ...] = flag(tag_names, help="a tag, or several with commas", many=True)
-    wake: bool = switch(help="a visit over SSH or HTTPS starts it when it is stopped or paused")
+    wake: bool = switch(help="a visit over SSH or HTTPS, or a mail, starts it when it is stopped or paused")
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ class WakeArgs:
 
 @command("wake", needs=Action.VM_CHANGE, on=vm("vm"), examples=("wake demo on",))
 async def wake(ctx: Ctx, a: WakeArgs) -> FieldView:
-    """Choose whether a visit over SSH or HTTPS starts a VM that is stopped or paused."""
+    """Choose whether a visit over SSH or HTTPS, or a mail, starts a VM that is stopped or paused."""
     made = await lifecycle.set_wake(ctx.app, ctx.permit, a.state)
     return FieldView(made.name, "wake", made.wake)
 

@@ -1,11 +1,26 @@
 """The VM as the control plane knows it: the owner's wish and the last observation."""
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from typing import cast
 
 from ussycode.runtime.driver import Egress, Isolation, Origin, Phase, Power, Want
 from ussycode.vms.documents import Status
+
+MAX_UNREAD = 1000
+"""Mails in ~/Maildir/new of a VM; with the next one its mailbox is turned off."""
+
+STOPPED = f"{MAX_UNREAD} mails lay unread in ~/Maildir/new"
+
+
+class Mailbox(enum.StrEnum):
+    """Whether a VM takes mail."""
+
+    OFF = "off"
+    ON = "on"
+    FULL = "full"
+    """It did, until too much of it lay unread."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +51,7 @@ class Vm:
     tags: tuple[str, ...] = ()
     egress: Egress = Egress.ALL
     wake: bool = False
-    """A visit over SSH or HTTPS starts it when it is stopped or paused."""
+    """A visit over SSH or HTTPS, or a mail, starts it when it is stopped or paused."""
     snapshot_daily: bool = False
     origin: Origin = field(default_factory=Origin)
     disk_turn: int = 1
@@ -51,11 +66,17 @@ class Vm:
     trashed_at: float = 0.0
     """Unix seconds; 0 while it is not in the trash."""
     trash_name: str = ""
+    mailbox: Mailbox = Mailbox.OFF
 
     @property
     def remark(self) -> str:
         """What to tell its owner beside its status; empty for most."""
-        return "; ".join(filter(None, (self.notice, self.warning)))
+        return "; ".join(filter(None, (self.notice, self.warning, self.mail_notice)))
+
+    @property
+    def mail_notice(self) -> str:
+        """Why it takes no mail any more; empty for most."""
+        return f"it takes no mail any more: {STOPPED}" if self.mailbox is Mailbox.FULL else ""
 
     @property
     def running(self) -> bool:

@@ -68,7 +68,7 @@ class New:
         egress_policy, help="all, or integrations: only what the operator lists", default="all",
         complete="all|integrations",
     )
-    wake: bool = switch(help="a visit over SSH or HTTPS starts it when it is stopped or paused")
+    wake: bool = switch(help="a visit over SSH or HTTPS, or a mail, starts it when it is stopped or paused")
     isolation: str = flag(wall, help="vm; or container, quicker, where the operator allows it", default="vm",
                           complete="vm|container")
     setup_script: str = flag(str, help="runs once, as the login user; - reads standard input", default="")

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from ussycode.base.db import Tx, metadata
 from ussycode.runtime.driver import Egress, Isolation, Origin, Phase, Power
-from ussycode.vms.model import Vm
+from ussycode.vms.model import Mailbox, Vm
 from ussycode.vms.policy import Usage
 
 vms = sa.Table(
@@ -36,7 +36,7 @@ vms = sa.Table(
     sa.Column("command", sa.String, nullable=False, server_default="[]"),
     *(sa.Column(name, sa.String, nullable=False, server_default=default) for name, default in (
         ("comment", ""), ("tags", "[]"), ("egress", "all"), ("origin", "{}"), ("trash_name", ""), ("notice", ""),
-        ("warning", ""),
+        ("warning", ""), ("mailbox", "off"),
     )),
     *(sa.Column(name, sa.Integer, nullable=False, server_default=default) for name, default in (
         ("disk_turn", "1"), ("seen_disk_turn", "0"), ("seen_disk_gib", "0"),
@@ -45,7 +45,9 @@ vms = sa.Table(
       for name in ("wake", "cold", "snapshot_daily")),
     sa.Column("trashed_at", sa.Float, nullable=False, server_default="0"),
 )
-_ENUMS: dict[str, Any] = {"power": Power, "phase": Phase, "isolation": Isolation, "egress": Egress}
+_ENUMS: dict[str, Any] = {
+    "power": Power, "phase": Phase, "isolation": Isolation, "egress": Egress, "mailbox": Mailbox,
+}
 _WORDS = msgspec.json.Decoder(tuple[str, ...])
 _JSON: dict[str, msgspec.json.Decoder[Any]] = {
     "env": msgspec.json.Decoder(tuple[tuple[str, str], ...]), "command": _WORDS, "tags": _WORDS,

@@ -27,3 +27,9 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
     dns_udp_fds: list[int] = []
     """Bound sockets of the name server for our own zone; none where it is not wanted."""
     dns_tcp_fds: list[int] = []
+    mail_fds: list[int] = []
+    """Listening sockets for mail to VMs; none where it is not wanted."""
+    mail_certificate: str = ""
+    mail_key: str = ""
+    """PEM for STARTTLS: the operator's own, or with `mail_mints` a signer for the base domain."""
+    mail_mints: bool = False

@@ -248,7 +248,7 @@ def _common(found: Sequence[str]) -> str:
 def _notices(mine: Sequence[Vm]) -> list[str]:
     """What an owner should know at once, a few of them."""
     found = [f"{vm.name}: {printable(vm.detail or 'it failed')}; why {vm.name}" for vm in mine if vm.status == "failed"]
-    found += [f"{vm.name}: {printable(vm.notice)}" for vm in mine if vm.notice]
+    found += [f"{vm.name}: {printable(told)}" for vm in mine for told in (vm.notice, vm.mail_notice) if told]
     more = [f"and {len(found) - MAX_NOTICES} more; doctor tells all"] if len(found) > MAX_NOTICES else []
     return found[:MAX_NOTICES] + more
 
