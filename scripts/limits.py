@@ -3,17 +3,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ussycode.doors.smtp import limits as mails
+from ussycode.doors.smtp.limits import Patience
+from ussycode.inbox import ops as inbox
 from ussycode.runtime.images import layers, manifest, pull, store, uploads
 from ussycode.runtime.net.policy import USUAL
 from ussycode.runtime.net.rules import PINGS_PER_SECOND, QUERIES_PER_SECOND
 from ussycode.runtime.privileged.cgroups import IO_BYTES, IO_OPERATIONS, SPARE_CPUS
 from ussycode.runtime.privileged.helper import OVERHEAD_MIB, THREADS
 from ussycode.vms import lifecycle, ops, policy, snapshots, trash
+from ussycode.vms.model import MAX_UNREAD
 
 
 def page(note: str) -> str:
     """The whole page."""
-    return "\n".join(["# Limits", "", note, *_accounts(), *_vms(), *_walls(), *_images()])
+    return "\n".join(["# Limits", "", note, *_accounts(), *_vms(), *_walls(), *_images(), *_mail()])
 
 
 def _table(head: str, rows: Iterable[tuple[str, object]]) -> list[str]:
@@ -69,4 +73,18 @@ def _images() -> list[str]:
         ("downloads at once", f"{pull.MAX_PULLS}, of one account {pull.MAX_PULLS_OF_ONE}"),
         ("uploads at once", f"{uploads.MAX_UPLOADS}, of one account {uploads.MAX_UPLOADS_OF_ONE}"),
         ("all on the host", f"{store.MAX_CACHED >> 30} GiB; the longest unwanted goes first, what VMs stand on stays"),
+    ))]
+
+
+def _mail() -> list[str]:
+    patience = Patience()
+    return ["## Mail to VMs", "", *_table("of the SMTP door", (
+        ("one mail", f"{mails.MAX_BYTES >> 20} MiB, {mails.MAX_RECIPIENTS} recipients, lines of {mails.MAX_LINE} B"),
+        ("mails to one VM", f"{inbox.MAILS_PER_HOUR} an hour, {MAX_UNREAD} unread ones"),
+        ("mails and refused recipients of one address", f"{mails.MAILS_PER_HOUR} an hour, a tenth of them at once"),
+        ("connections of one address", f"{mails.MAX_PER_ADDRESS}, of all together {mails.MAX_CONNECTIONS}"),
+        ("mails on their way in, all together", f"{mails.MAX_HELD >> 20} MiB"),
+        ("time", f"{patience.command:.0f} s for a command, {patience.mail:.0f} s for a mail, "
+                 f"{patience.connection:.0f} s for a connection"),
+        ("commands of one kind in a connection", mails.MAX_COMMANDS),
     ))]

@@ -11,7 +11,7 @@ import pytest
 from tests.live.rig import Platform
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide"
-DEFAULT_PORTS = {"2222": "ssh", "8443": "https", "8080": "http"}
+DEFAULT_PORTS = {"2222": "ssh", "8443": "https", "8080": "http", "2525": "mail"}
 
 
 def steps(page: str) -> Iterator[tuple[str, str]]:
@@ -27,7 +27,7 @@ def pattern(expected: str) -> re.Pattern[str]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("page", "least"), [("first-vm", 15), ("agents", 7)])
+@pytest.mark.parametrize(("page", "least"), [("first-vm", 15), ("agents", 7), ("mail", 4)])
 def test_the_guide_is_what_happens(lived: Platform, tmp_path: Path, page: str, least: int) -> None:
     person = lived.person("admin")
     (tmp_path / "root.pem").write_text((lived.home / "root.pem").read_text())

@@ -123,7 +123,7 @@ def test_the_printed_configuration_reaches_the_vm_by_name_either_way(place: Plat
     note = place.home / "note"
     for host in ("box.localhost", "direct.box.localhost"):  # the second jumps through the platform to the VM's own sshd
         # As editors do it: a script on standard input of a shell without a terminal, and a SOCKS port beside it.
-        socks = f"127.0.0.1:{free_ports()["http"]}"
+        socks = f"127.0.0.1:{free_ports()['http']}"
         done = place.program("/usr/bin/ssh", *config, "-T", "-D", socks, host, "bash", seconds=60,
                              stdin=b"echo $(id -un) in $(hostname); exit 5\n")
         assert (done.status, done.out) == (5, "ussy in box\n"), (host, done.err)
