@@ -128,12 +128,12 @@ def test_a_vm_is_shown_to_everybody_and_hidden_again(exe: Driven) -> None:
 def test_a_vm_takes_mail_and_takes_it_no_more(exe: Driven) -> None:
     vm = exe.new(name="demo", wait_until="created")
     assert vm.share.receive_email()["email_enabled"] is False
-    made = vm.share.receive_email("on")
+    made = vm.share.receive_email(True)
     assert (made["status"], made["email_enabled"]) == ("success", True) and made["email_address"].count("@demo.") == 1
     assert vm.share.receive_email()["reply_policy"] == "none"
-    assert vm.share.receive_email("off")["email_enabled"] is False
+    assert vm.share.receive_email(False)["email_enabled"] is False
     with pytest.raises(exedev.APIError, match="reply-policy"):
-        vm.share.receive_email("on", reply_policy="owner")
+        vm.share.receive_email(True, reply_policy="owner")
 
 
 @covers("VM.share.add", "VM.share.remove", "VM.share.add_link", "VM.share.remove_link")
