@@ -68,9 +68,12 @@ class NoSpares:
 class LocalLink:
     """Opens streams to guests on this host. Raises NOT_RUNNING and what the guest's agent declares."""
 
+    _spares: SpareMachines = NoSpares()
+
     def __init__(self, guests: Guests, spares: SpareMachines | None = None) -> None:
         self._guests = guests
-        self._spares = spares or NoSpares()
+        if spares is not None:
+            self._spares = spares
 
     async def claim(self, image: str, vcpus: int, memory_mib: int, disk_gib: int) -> Spare | None:
         """A machine that stands by and fits, kept for the VM that is recorded next with its id and number."""

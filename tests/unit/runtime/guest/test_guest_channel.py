@@ -287,3 +287,8 @@ async def test_an_image_that_is_not_made_for_it_never_starts_without_an_identity
     with pytest.raises(Failure, match="not asked"):
         await agent.channel.settled()
     await agent.channel.configure(IDENTITY)
+
+
+async def test_a_request_of_any_length_is_answered(agent: HostAgent) -> None:
+    for size in range(200, 530):
+        await agent.channel.request("ping", (("filler", "x" * size),), timeout=5)

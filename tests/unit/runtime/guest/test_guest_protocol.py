@@ -113,3 +113,11 @@ def test_exec_frames_are_bounded() -> None:
     assert protocol.parse_op_head(protocol.encode_op(Op.STDOUT, b"abc")[:5]) == (Op.STDOUT, 3)
     with pytest.raises(Failure):
         protocol.parse_op_head(b"\x01\x00\x01\x00\x01")
+
+
+@pytest.mark.parametrize("size", [*range(240, 300), 510, 511, 767, *range(65_270, 65_540)])
+def test_no_length_of_a_frame_looks_like_the_beginning_of_a_sync(size: int) -> None:
+    frame = protocol.encode_frame(protocol.Kind.REQUEST, (("v", "x" * (size - 3)),))
+    length = int.from_bytes(frame[:4], "big")
+    assert protocol.SYNC[:1] not in frame and length == len(frame) - 5
+    assert dict(protocol.decode_pairs(frame[5:]))["v"] == "x" * (size - 3)
