@@ -8,8 +8,8 @@ import pytest
 
 from tests.contract.check_driver import want
 from ussycode.base.clock import ManualClock
-from ussycode.base.errors import ErrorCode, Kind
 from ussycode.runtime.driver import Spare
+from ussycode.runtime.drivers.qemu.driver import NO_SPARE
 from ussycode.runtime.drivers.qemu.spares import (
     CLAIM_SECONDS,
     LEAST_FREE_MIB,
@@ -22,7 +22,6 @@ from ussycode.runtime.drivers.qemu.spares import (
 
 STOCK = Stock("usual", 1, 512, 5, 2)
 FITS = ("usual", 1, 512, 5)
-FAILED = ErrorCode("test.failed", Kind.FAILED, "it did not come up")
 
 
 @dataclass
@@ -47,7 +46,7 @@ class Host:
     async def make(self, stock: Stock) -> tuple[Spare, Standing, str] | None:
         """The next one."""
         if self.breaks:
-            raise FAILED()
+            raise NO_SPARE()
         spare = Spare(f"vm_{len(self.made)}", 16000 - len(self.made))
         self.made[spare] = Standing()
         return spare, self.made[spare], self.build
